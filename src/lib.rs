@@ -7,6 +7,8 @@
 //! Plain structs pass between the stages; tensors exist only inside [`model`]. Imports run along the
 //! arrow: a stage never knows the one that comes after it.
 
+pub mod batching;
 pub mod checkpoint;
-pub mod kernels;
 pub mod model;
+pub mod prediction;
+pub mod tokenization;

@@ -4,5 +4,3 @@
 
 pub mod config;
 pub mod files;
-pub mod hub;
-pub mod weights;

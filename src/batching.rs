@@ -1,0 +1,110 @@
+//! Encodings to batches: sorted by length, cut by a token budget, each sequence with its place of origin. Pure.
+
+/// What a batch may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchLimits {
+    /// Tokens of all sequences together; one sequence longer than that is a batch of its own.
+    pub max_batch_tokens: usize,
+}
+
+/// Sequences that go through the model together, packed one behind the other without padding.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// Where each sequence stood in the slice of encodings.
+    pub positions: Vec<usize>,
+    /// Token ids of all sequences, `offsets.last()` of them.
+    pub input_ids: Vec<u32>,
+    /// Start of each sequence in `input_ids`, and the end of the last: one more than there are sequences.
+    pub offsets: Vec<usize>,
+}
+
+impl Batch {
+    fn new() -> Batch {
+        Batch { offsets: vec![0], ..Batch::default() }
+    }
+
+    fn push(&mut self, position: usize, input_ids: &[u32]) {
+        self.positions.push(position);
+        self.input_ids.extend_from_slice(input_ids);
+        self.offsets.push(self.input_ids.len());
+    }
+
+    /// How many sequences.
+    pub fn len(&self) -> usize {
+        self.positions.len()
+    }
+
+    /// Whether there is no sequence.
+    pub fn is_empty(&self) -> bool {
+        self.positions.is_empty()
+    }
+
+    /// The lengths of the sequences, in tokens.
+    pub fn lengths(&self) -> impl Iterator<Item = usize> + '_ {
+        self.offsets.windows(2).map(|pair| pair[1] - pair[0])
+    }
+}
+
+/// Cuts `sequences` (token ids each) into batches, longest first, so that sequences of a batch are alike in length
+/// and the last batches, which threads share out at the end, are the cheap ones.
+pub fn batches(sequences: &[&[u32]], limits: BatchLimits) -> Vec<Batch> {
+    let mut order: Vec<usize> = (0..sequences.len()).collect();
+    order.sort_by_key(|&position| (std::cmp::Reverse(sequences[position].len()), position));
+    let mut batches: Vec<Batch> = Vec::new();
+    for position in order {
+        let sequence = sequences[position];
+        match batches.last_mut() {
+            Some(batch) if batch.input_ids.len() + sequence.len() <= limits.max_batch_tokens => {
+                batch.push(position, sequence)
+            }
+            _ => {
+                let mut batch = Batch::new();
+                batch.push(position, sequence);
+                batches.push(batch);
+            }
+        }
+    }
+    batches
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cut(lengths: &[usize], max_batch_tokens: usize) -> Vec<Batch> {
+        let sequences: Vec<Vec<u32>> = lengths.iter().enumerate().map(|(i, &n)| vec![i as u32; n]).collect();
+        let sequences: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
+        batches(&sequences, BatchLimits { max_batch_tokens })
+    }
+
+    #[test]
+    fn every_sequence_is_in_one_batch_whole_and_at_its_place() {
+        let lengths = [3, 9, 2, 2, 40, 5, 5, 1];
+        for budget in [1, 7, 10, 1000] {
+            let batches = cut(&lengths, budget);
+            let mut seen = vec![0; lengths.len()];
+            for batch in &batches {
+                assert!(batch.input_ids.len() <= budget || batch.len() == 1);
+                for (i, &position) in batch.positions.iter().enumerate() {
+                    seen[position] += 1;
+                    let ids = &batch.input_ids[batch.offsets[i]..batch.offsets[i + 1]];
+                    assert_eq!(ids, vec![position as u32; lengths[position]]);
+                }
+            }
+            assert_eq!(seen, vec![1; lengths.len()], "budget {budget}");
+        }
+    }
+
+    #[test]
+    fn longest_first_and_equal_lengths_keep_their_order() {
+        let batches = cut(&[2, 4, 2, 4], 100);
+        assert_eq!(batches.len(), 1);
+        assert_eq!(batches[0].positions, [1, 3, 0, 2]);
+        assert_eq!(batches[0].lengths().collect::<Vec<_>>(), [4, 4, 2, 2]);
+    }
+
+    #[test]
+    fn nothing_gives_no_batch() {
+        assert!(cut(&[], 10).is_empty());
+    }
+}

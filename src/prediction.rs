@@ -1,0 +1,87 @@
+//! Logits to predictions: scores, the order of the classes. Pure.
+
+use crate::checkpoint::config::ScoreFunction;
+
+/// What the model says of one text: a score for each class, best first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prediction {
+    /// Every class, best score first; equal scores in id order.
+    pub ranking: Vec<ScoredLabel>,
+    /// Whether the text was longer than the model takes, and its end was left out.
+    pub truncated: bool,
+}
+
+/// One class and its score.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ScoredLabel {
+    /// The class: an index into the classifier's labels.
+    pub label_id: usize,
+    /// Softmax probability (or sigmoid, for a multi-label checkpoint), from 0 to 1.
+    pub score: f32,
+}
+
+impl Prediction {
+    /// From one row of logits.
+    pub fn from_logits(logits: &[f32], score_function: ScoreFunction, truncated: bool) -> Prediction {
+        let scores = match score_function {
+            ScoreFunction::Softmax => softmax(logits),
+            ScoreFunction::Sigmoid => logits.iter().map(|&logit| sigmoid(logit)).collect(),
+        };
+        let mut ranking: Vec<ScoredLabel> =
+            scores.into_iter().enumerate().map(|(label_id, score)| ScoredLabel { label_id, score }).collect();
+        // By logit, not by score: two logits may differ where their float32 scores both round to 1.
+        ranking.sort_by(|a, b| logits[b.label_id].total_cmp(&logits[a.label_id]));
+        Prediction { ranking, truncated }
+    }
+
+    /// The best class.
+    pub fn best(&self) -> ScoredLabel {
+        self.ranking[0]
+    }
+}
+
+/// exp(x - max) / sum, in float64: no logit overflows it.
+fn softmax(logits: &[f32]) -> Vec<f32> {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max) as f64;
+    let exps: Vec<f64> = logits.iter().map(|&logit| (logit as f64 - max).exp()).collect();
+    let sum: f64 = exps.iter().sum();
+    exps.iter().map(|exp| (exp / sum) as f32).collect()
+}
+
+fn sigmoid(logit: f32) -> f32 {
+    (1.0 / (1.0 + (-(logit as f64)).exp())) as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn softmax_of_known_logits() {
+        let prediction = Prediction::from_logits(&[1.0, 3.0, 2.0], ScoreFunction::Softmax, false);
+        let ids: Vec<usize> = prediction.ranking.iter().map(|scored| scored.label_id).collect();
+        assert_eq!(ids, [1, 2, 0]);
+        // exp(1)/(exp(1)+exp(2)+exp(3)) and so on
+        let expected = [0.665_240_96, 0.244_728_48, 0.090_030_57];
+        for (scored, expected) in prediction.ranking.iter().zip(expected) {
+            assert!((scored.score - expected).abs() < 1e-7, "{scored:?}");
+        }
+    }
+
+    #[test]
+    fn extreme_logits_stay_finite_and_ordered() {
+        let prediction = Prediction::from_logits(&[-1e30, 1e30, 3e30], ScoreFunction::Softmax, false);
+        assert_eq!(prediction.best(), ScoredLabel { label_id: 2, score: 1.0 });
+        assert!(prediction.ranking.iter().all(|scored| scored.score.is_finite()));
+        let close = Prediction::from_logits(&[100.0, 0.0, 100.0], ScoreFunction::Softmax, false);
+        assert_eq!(close.best().label_id, 0, "equal scores keep the id order, as argmax does");
+    }
+
+    #[test]
+    fn sigmoid_scores_stand_alone() {
+        let prediction = Prediction::from_logits(&[0.0, 2.0], ScoreFunction::Sigmoid, true);
+        assert!((prediction.ranking[0].score - 0.880_797_1).abs() < 1e-6);
+        assert_eq!(prediction.ranking[1].score, 0.5);
+        assert!(prediction.truncated);
+    }
+}
