@@ -79,7 +79,7 @@ impl Config {
             finetuning_task: fields.text("finetuning_task")?.map(str::to_owned),
         };
         ensure!(
-            config.hidden_size % config.num_attention_heads == 0,
+            config.hidden_size.is_multiple_of(config.num_attention_heads),
             "hidden_size {} is not a multiple of num_attention_heads {}",
             config.hidden_size,
             config.num_attention_heads

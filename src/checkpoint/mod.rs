@@ -1,6 +1,106 @@
 //! From a model id, a folder or the embedded model to what the model is built from: the files
-//! ([`files`]), `config.json` and the labels ([`config`]), the tensors ([`weights`]), and the
-//! Hugging Face Hub, which turns an id and a revision into a folder ([`hub`]).
+//! ([`files`]), `config.json` and the labels ([`config`]).
 
 pub mod config;
 pub mod files;
+
+use anyhow::{bail, Context, Result};
+use candle_core::{DType, Device};
+use candle_nn::VarBuilder;
+use config::Config;
+use files::CheckpointFiles;
+use std::fmt;
+use std::path::PathBuf;
+
+/// The `--model` that names the embedded model.
+const BUILTIN: &str = "builtin";
+
+/// Which checkpoint was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CheckpointSpec {
+    /// The model embedded in the binary.
+    Builtin,
+    /// A local folder.
+    Folder(PathBuf),
+    /// A repository on the Hugging Face Hub.
+    Hub {
+        /// `name` or `organization/name`.
+        model_id: String,
+        /// Branch, tag, commit or `refs/pr/N`; `None` is the default one.
+        revision: Option<String>,
+    },
+}
+
+impl CheckpointSpec {
+    /// Tells the three apart as transformers does: an existing folder is local, and so is what can only be a path;
+    /// all else is an id.
+    ///
+    /// # Errors
+    /// A sentence, where `model` is neither a path nor an id, or a revision is asked of what has none.
+    pub fn parse(model: &str, revision: Option<&str>) -> Result<CheckpointSpec, String> {
+        if model.is_empty() {
+            return Err("--model is empty: give a Hub id, a folder, or `builtin`".into());
+        }
+        let spec = if model == BUILTIN {
+            CheckpointSpec::Builtin
+        } else if looks_like_path(model) {
+            CheckpointSpec::Folder(model.into())
+        } else {
+            CheckpointSpec::Hub { model_id: model.to_owned(), revision: revision.map(str::to_owned) }
+        };
+        if revision.is_some() && !matches!(spec, CheckpointSpec::Hub { .. }) {
+            return Err(format!("--revision is for checkpoints on the Hub, and {model} is not one"));
+        }
+        Ok(spec)
+    }
+}
+
+fn looks_like_path(model: &str) -> bool {
+    let is_explicit = model.starts_with(['.', '/', '~', '\\']) || model.contains('\\') || model.ends_with('/');
+    is_explicit || std::path::Path::new(model).exists()
+}
+
+/// A checkpoint whose files are there.
+pub struct Checkpoint {
+    /// Where the files lie.
+    pub files: CheckpointFiles,
+    /// config.json.
+    pub config: Config,
+    name: String,
+}
+
+impl Checkpoint {
+    /// Finds the files and reads config.json.
+    ///
+    /// # Errors
+    /// Where the checkpoint cannot be had, or config.json is missing or not one that agnews can run.
+    pub fn open(spec: &CheckpointSpec) -> Result<Checkpoint> {
+        let (files, name) = match spec {
+            CheckpointSpec::Builtin => (CheckpointFiles::Builtin, BUILTIN.to_owned()),
+            CheckpointSpec::Folder(folder) => (CheckpointFiles::Folder(folder.clone()), folder.display().to_string()),
+            CheckpointSpec::Hub { model_id, .. } => {
+                bail!("{model_id}: the Hub is not supported yet, use -m builtin or a folder")
+            }
+        };
+        let file = files.find("config.json").with_context(|| format!("{name} has no config.json"))?;
+        let config = Config::parse(&file.read()?, &file.to_string())?;
+        Ok(Checkpoint { files, config, name })
+    }
+
+    /// The tensors, to be converted to float32 on `device`.
+    ///
+    /// # Errors
+    /// Where there is no model.safetensors, or it cannot be read.
+    pub fn var_builder(&self, device: &Device) -> Result<VarBuilder<'static>> {
+        let file =
+            self.files.find("model.safetensors").with_context(|| format!("{} has no model.safetensors", self.name))?;
+        VarBuilder::from_buffered_safetensors(file.read()?.into_owned(), DType::F32, device)
+            .with_context(|| format!("cannot read {file}"))
+    }
+}
+
+impl fmt::Display for Checkpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}

@@ -6,6 +6,7 @@
 //! formulas come.
 
 mod attention;
+mod device;
 mod embeddings;
 mod encoder;
 mod head;
@@ -15,6 +16,7 @@ use crate::batching::Batch;
 use crate::checkpoint::config::Config;
 use candle_core::{Device, Result, Tensor};
 use candle_nn::VarBuilder;
+pub use device::DeviceChoice;
 use embeddings::Embeddings;
 use encoder::Encoder;
 use head::{Classifier, Pooler};

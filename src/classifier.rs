@@ -1,0 +1,106 @@
+//! Texts to predictions: tokenization, batching, model and scores behind one call. What a library user takes.
+
+use crate::batching::{batches, BatchLimits};
+use crate::checkpoint::config::ScoreFunction;
+use crate::checkpoint::Checkpoint;
+use crate::model::{BertForSequenceClassification, DeviceChoice};
+use crate::prediction::Prediction;
+use crate::tokenization::{Encoding, Tokenization};
+use anyhow::{ensure, Context, Result};
+
+/// What can be chosen beside the checkpoint.
+#[derive(Debug, Clone)]
+pub struct ClassifierOptions {
+    /// Where to compute.
+    pub device: DeviceChoice,
+    /// Names of the classes in id order, instead of the checkpoint's own.
+    pub labels: Option<Vec<String>>,
+    /// Longest text in tokens, instead of the model's limit.
+    pub max_length: Option<usize>,
+    /// Tokens that go through the model together.
+    pub max_batch_tokens: usize,
+}
+
+impl Default for ClassifierOptions {
+    fn default() -> Self {
+        Self { device: DeviceChoice::Auto, labels: None, max_length: None, max_batch_tokens: 1024 }
+    }
+}
+
+/// A checkpoint, ready to classify.
+pub struct Classifier {
+    tokenization: Tokenization,
+    model: BertForSequenceClassification,
+    labels: Vec<String>,
+    score_function: ScoreFunction,
+    batch_limits: BatchLimits,
+}
+
+impl Classifier {
+    /// Loads the tokenizer and the model.
+    ///
+    /// # Errors
+    /// Where a file of the checkpoint is missing, damaged or does not fit the others, an option does not fit the
+    /// checkpoint, or the device cannot be opened.
+    pub fn load(checkpoint: &Checkpoint, options: &ClassifierOptions) -> Result<Classifier> {
+        let config = &checkpoint.config;
+        let tokenization = Tokenization::load(&checkpoint.files, config, options.max_length)?;
+        let weights = checkpoint.var_builder(&options.device.open()?)?;
+        let num_labels = weights.get_unchecked("classifier.weight").and_then(|weight| weight.dim(0));
+        let num_labels = num_labels
+            .with_context(|| format!("{} has no classifier: it was never trained to classify", checkpoint.files))?;
+        let labels = config.labels(options.labels.as_deref(), num_labels)?;
+        let model = BertForSequenceClassification::load(weights, config, num_labels)
+            .with_context(|| format!("cannot build the model from {}", checkpoint.files))?;
+        let batch_limits = BatchLimits { max_batch_tokens: options.max_batch_tokens };
+        Ok(Classifier { tokenization, model, labels, score_function: config.score_function, batch_limits })
+    }
+
+    /// The names of the classes, in id order.
+    pub fn labels(&self) -> &[String] {
+        &self.labels
+    }
+
+    /// Longest text in tokens, special tokens included.
+    pub fn max_length(&self) -> usize {
+        self.tokenization.max_length()
+    }
+
+    /// A prediction for each text, in order; `None` for one that is empty or only white space.
+    ///
+    /// # Errors
+    /// Where the tokenizer or the device fails, or the model gives a logit that is no number.
+    pub fn classify(&self, texts: &[&str]) -> Result<Vec<Option<Prediction>>> {
+        let places: Vec<usize> = (0..texts.len()).filter(|&i| !texts[i].trim().is_empty()).collect();
+        let present: Vec<&str> = places.iter().map(|&i| texts[i]).collect();
+        let encodings = self.tokenization.encode_all(&present)?;
+        let mut predictions = vec![None; texts.len()];
+        for (place, prediction) in places.into_iter().zip(self.predict(&encodings)?) {
+            predictions[place] = Some(prediction);
+        }
+        Ok(predictions)
+    }
+
+    fn predict(&self, encodings: &[Encoding]) -> Result<Vec<Prediction>> {
+        let logits = self.logits(encodings)?;
+        let pairs = logits.iter().zip(encodings);
+        Ok(pairs.map(|(row, encoding)| Prediction::from_logits(row, self.score_function, encoding.truncated)).collect())
+    }
+
+    /// The logits of each encoding, in order.
+    fn logits(&self, encodings: &[Encoding]) -> Result<Vec<Vec<f32>>> {
+        let sequences: Vec<&[u32]> = encodings.iter().map(|encoding| encoding.input_ids.as_slice()).collect();
+        let mut logits = vec![Vec::new(); sequences.len()];
+        for batch in batches(&sequences, self.batch_limits) {
+            let rows = self.model.forward(&batch).context("the forward pass failed")?;
+            for (&position, row) in batch.positions.iter().zip(rows) {
+                ensure!(
+                    row.iter().all(|logit| logit.is_finite()),
+                    "the model gives logits that are no finite numbers ({row:?}): its weights are damaged"
+                );
+                logits[position] = row;
+            }
+        }
+        Ok(logits)
+    }
+}

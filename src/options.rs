@@ -1,0 +1,215 @@
+//! What the command line means: resolved once (flag, then environment, then default) and validated before anything
+//! is loaded.
+
+use crate::checkpoint::CheckpointSpec;
+use crate::cli::{Cli, Dtype, Format};
+use crate::model::DeviceChoice;
+use crate::output::RecordFormat;
+use crate::source::{Input, Inputs};
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::path::Path;
+
+/// A command line that clap accepts but that makes no sense; ends the program with exit code 2.
+#[derive(Debug)]
+pub struct UsageError(String);
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UsageError {}
+
+/// What one run is to do.
+#[derive(Debug)]
+pub struct Options {
+    /// Whether to classify or only to fetch.
+    pub task: Task,
+    /// Which checkpoint, and how it is read.
+    pub checkpoint: CheckpointOptions,
+    /// Device, dtype, threads.
+    pub computing: ComputingOptions,
+    /// What is told on standard error.
+    pub verbosity: Verbosity,
+}
+
+/// What the program does.
+#[derive(Debug)]
+pub enum Task {
+    /// Classify texts and print records.
+    Classify {
+        /// Where the texts come from.
+        inputs: Inputs,
+        /// What a record looks like.
+        format: RecordFormat,
+    },
+}
+
+/// Which checkpoint, and what overrides its own settings.
+#[derive(Debug)]
+pub struct CheckpointOptions {
+    /// Where it comes from.
+    pub spec: CheckpointSpec,
+    /// `--offline`; the environment may say so too.
+    pub offline: bool,
+    /// `--labels`.
+    pub labels: Option<Vec<String>>,
+    /// `--max-length`, in tokens.
+    pub max_length: Option<usize>,
+}
+
+/// How to compute.
+#[derive(Debug)]
+pub struct ComputingOptions {
+    /// `--device`.
+    pub device: DeviceChoice,
+    /// `--dtype`.
+    pub dtype: Dtype,
+    /// `--threads`; without it one a core.
+    pub threads: Option<NonZeroUsize>,
+    /// `--max-batch-tokens`.
+    pub max_batch_tokens: usize,
+}
+
+/// What is told on standard error beside errors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verbosity {
+    /// Nothing.
+    Quiet,
+    /// Progress on a terminal, and notes.
+    Normal,
+    /// What is loaded, and whole error chains.
+    Verbose,
+}
+
+impl Options {
+    /// Resolves the command line.
+    ///
+    /// # Errors
+    /// [`UsageError`] where options contradict each other or a value is out of range; the message names the option.
+    pub fn resolve(cli: Cli) -> Result<Options, UsageError> {
+        let task = Task::Classify { format: record_format(&cli)?, inputs: inputs(cli.texts, &cli.files)? };
+        if cli.labels.as_ref().is_some_and(|labels| labels.iter().any(String::is_empty)) {
+            return usage("--labels has an empty name: give one for each class, with commas between");
+        }
+        Ok(Options {
+            task,
+            checkpoint: CheckpointOptions {
+                spec: CheckpointSpec::parse(&cli.model, cli.revision.as_deref()).map_err(UsageError)?,
+                offline: cli.offline,
+                labels: cli.labels,
+                max_length: positive("--max-length", cli.max_length)?.map(NonZeroUsize::get),
+            },
+            computing: ComputingOptions {
+                device: cli.device.parse().map_err(UsageError)?,
+                dtype: cli.dtype,
+                threads: positive("--threads", cli.threads)?,
+                max_batch_tokens: cli.max_batch_tokens.max(1),
+            },
+            verbosity: match (cli.quiet, cli.verbose) {
+                (true, true) => return usage("--quiet and --verbose contradict each other: give one"),
+                (true, false) => Verbosity::Quiet,
+                (false, true) => Verbosity::Verbose,
+                (false, false) => Verbosity::Normal,
+            },
+        })
+    }
+}
+
+fn usage<T>(message: impl Into<String>) -> Result<T, UsageError> {
+    Err(UsageError(message.into()))
+}
+
+fn positive(option: &str, value: Option<usize>) -> Result<Option<NonZeroUsize>, UsageError> {
+    match value {
+        Some(0) => usage(format!("{option} must be at least 1")),
+        value => Ok(value.and_then(NonZeroUsize::new)),
+    }
+}
+
+fn inputs(texts: Vec<String>, files: &[std::path::PathBuf]) -> Result<Inputs, UsageError> {
+    if !files.is_empty() {
+        return Ok(Inputs::Files(files.iter().map(|path| input(path)).collect()));
+    }
+    match texts.as_slice() {
+        [] => Ok(Inputs::Files(vec![Input::Stdin])),
+        [only] if only == "-" => Ok(Inputs::Files(vec![Input::Stdin])),
+        texts if texts.iter().any(|text| text == "-") => {
+            usage("`-` (standard input) cannot stand among texts: give it alone, or write the text another way")
+        }
+        _ => Ok(Inputs::Texts(texts)),
+    }
+}
+
+fn input(path: &Path) -> Input {
+    match path.as_os_str() == "-" {
+        true => Input::Stdin,
+        false => Input::File(path.to_owned()),
+    }
+}
+
+fn record_format(cli: &Cli) -> Result<RecordFormat, UsageError> {
+    let top_k = positive("--top-k", cli.top_k)?;
+    match cli.format {
+        Format::Tsv if cli.with_text => {
+            usage("--with-text needs --format jsonl: a tab or a line break in the text would break the columns")
+        }
+        Format::Tsv => Ok(RecordFormat::Tsv { scores: cli.scores, top_k }),
+        Format::Jsonl => Ok(RecordFormat::Jsonl { top_k, with_text: cli.with_text }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    fn resolve(args: &[&str]) -> Result<Options, String> {
+        let cli = Cli::try_parse_from(["agnews"].iter().chain(args)).map_err(|e| e.to_string())?;
+        Options::resolve(cli).map_err(|e| e.to_string())
+    }
+
+    fn inputs_of(args: &[&str]) -> Inputs {
+        match resolve(args).unwrap().task {
+            Task::Classify { inputs, .. } => inputs,
+        }
+    }
+
+    #[test]
+    fn three_ways_in() {
+        assert!(matches!(inputs_of(&["a", ""]), Inputs::Texts(texts) if texts == ["a", ""]));
+        assert!(matches!(inputs_of(&[]), Inputs::Files(files) if files == [Input::Stdin]));
+        assert!(matches!(inputs_of(&["-"]), Inputs::Files(files) if files == [Input::Stdin]));
+        let files = inputs_of(&["-f", "x", "-f", "-"]);
+        assert!(matches!(files, Inputs::Files(files) if files == [Input::File("x".into()), Input::Stdin]));
+    }
+
+    #[test]
+    fn contradictions_are_usage_errors_that_name_the_option() {
+        for (args, named) in [
+            (&["text", "-f", "x"][..], "--file"),
+            (&["text", "-"], "`-`"),
+            (&["-k", "0"], "--top-k"),
+            (&["--threads", "0"], "--threads"),
+            (&["--max-length", "0"], "--max-length"),
+            (&["--with-text"], "--format jsonl"),
+            (&["-q", "-v"], "--quiet"),
+            (&["--labels", "a,,b"], "--labels"),
+            (&["-m", "builtin", "--revision", "main"], "--revision"),
+            (&["-m", ""], "--model"),
+            (&["--device", "gpu"], "gpu"),
+            (&["--device", "cuda:x"], "cuda:x"),
+        ] {
+            let error = resolve(args).expect_err(&args.join(" "));
+            assert!(error.contains(named), "{args:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

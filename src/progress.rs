@@ -1,0 +1,69 @@
+//! What is told on standard error while the program works: progress bars on a terminal, and notes.
+
+use crate::options::Verbosity;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::{self, Write};
+
+/// Standard error, as far as it is not for errors.
+pub struct Progress {
+    verbosity: Verbosity,
+    shows_files: bool,
+    bar: ProgressBar,
+    lines: u64,
+}
+
+impl Progress {
+    /// `shows_files` is false where results scroll over the same terminal, which a bar would tear.
+    pub fn new(verbosity: Verbosity, shows_files: bool) -> Progress {
+        Progress { verbosity, shows_files, bar: ProgressBar::hidden(), lines: 0 }
+    }
+
+    /// Begins the bar of a run over files of `total_bytes` together, where that is known.
+    pub fn start_files(&mut self, total_bytes: Option<u64>) {
+        if !self.shows_files || self.verbosity == Verbosity::Quiet {
+            return;
+        }
+        let (length, template) = match total_bytes {
+            Some(bytes) => (Some(bytes), "{bar:30} {percent:>3} %  {msg}  {eta} left"),
+            None => (None, "{spinner} {msg}  {elapsed}"),
+        };
+        // Hidden where standard error is no terminal; a few draws a second cost nothing.
+        let bar = ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr_with_hz(5));
+        bar.set_style(ProgressStyle::with_template(template).expect("the templates are constants"));
+        self.bar = bar;
+    }
+
+    /// Some lines are done.
+    pub fn advance(&mut self, lines: u64, bytes: u64) {
+        self.lines += lines;
+        self.bar.inc(bytes);
+        let seconds = self.bar.elapsed().as_secs_f64().max(1e-3);
+        self.bar.set_message(format!("{} lines  {:.0} lines/s", self.lines, self.lines as f64 / seconds));
+    }
+
+    /// Takes the bar away.
+    pub fn finish_files(&mut self) {
+        self.bar.finish_and_clear();
+    }
+
+    /// A line that a user should see once.
+    pub fn note(&self, text: &str) {
+        if self.verbosity != Verbosity::Quiet {
+            self.line(text);
+        }
+    }
+
+    /// A line for `--verbose`.
+    pub fn detail(&self, text: &str) {
+        if self.verbosity == Verbosity::Verbose {
+            self.line(text);
+        }
+    }
+
+    fn line(&self, text: &str) {
+        // A closed standard error is no reason to stop classifying.
+        self.bar.suspend(|| {
+            let _ = writeln!(io::stderr(), "agnews: {text}");
+        });
+    }
+}
