@@ -66,6 +66,14 @@ impl Classifier {
         self.tokenization.max_length()
     }
 
+    /// The token ids of each text, in order.
+    ///
+    /// # Errors
+    /// Where the tokenizer fails.
+    pub fn encode(&self, texts: &[&str]) -> Result<Vec<Encoding>> {
+        self.tokenization.encode_all(texts)
+    }
+
     /// A prediction for each text, in order; `None` for one that is empty or only white space.
     ///
     /// # Errors
@@ -73,7 +81,7 @@ impl Classifier {
     pub fn classify(&self, texts: &[&str]) -> Result<Vec<Option<Prediction>>> {
         let places: Vec<usize> = (0..texts.len()).filter(|&i| !texts[i].trim().is_empty()).collect();
         let present: Vec<&str> = places.iter().map(|&i| texts[i]).collect();
-        let encodings = self.tokenization.encode_all(&present)?;
+        let encodings = self.encode(&present)?;
         let mut predictions = vec![None; texts.len()];
         for (place, prediction) in places.into_iter().zip(self.predict(&encodings)?) {
             predictions[place] = Some(prediction);
@@ -87,8 +95,11 @@ impl Classifier {
         Ok(pairs.map(|(row, encoding)| Prediction::from_logits(row, self.score_function, encoding.truncated)).collect())
     }
 
-    /// The logits of each encoding, in order.
-    fn logits(&self, encodings: &[Encoding]) -> Result<Vec<Vec<f32>>> {
+    /// The logits of each encoding, in order: one for each class.
+    ///
+    /// # Errors
+    /// Where the device fails, or a logit is no finite number.
+    pub fn logits(&self, encodings: &[Encoding]) -> Result<Vec<Vec<f32>>> {
         let sequences: Vec<&[u32]> = encodings.iter().map(|encoding| encoding.input_ids.as_slice()).collect();
         let mut logits = vec![Vec::new(); sequences.len()];
         for batch in batches(&sequences, self.batch_limits) {

@@ -1,0 +1,120 @@
+//! Token ids and logits against transformers' (tests/fixtures/generate.py wrote them).
+
+use crate::harness::fixture;
+use agnews::checkpoint::{Checkpoint, CheckpointSpec};
+use agnews::classifier::{Classifier, ClassifierOptions};
+use serde::Deserialize;
+use std::path::Path;
+
+/// Most that a float32 logit may differ from transformers'.
+const TOLERANCE: f32 = 1e-4;
+
+/// Most that a logit may differ between a text alone and the text in a batch.
+const BATCH_TOLERANCE: f32 = 1e-5;
+
+#[derive(Deserialize)]
+struct Reference {
+    text: String,
+    max_length: usize,
+    input_ids: Vec<u32>,
+    logits: Vec<f32>,
+}
+
+fn references(path: &Path) -> Vec<Reference> {
+    let lines = std::fs::read_to_string(path).unwrap();
+    lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn load(model: &str, max_length: usize, max_batch_tokens: usize) -> Classifier {
+    let checkpoint = Checkpoint::open(&CheckpointSpec::parse(model, None).unwrap()).unwrap();
+    let options = ClassifierOptions { max_length: Some(max_length), max_batch_tokens, ..Default::default() };
+    Classifier::load(&checkpoint, &options).unwrap()
+}
+
+fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+/// Every limit that the reference was made with, in batches large and small.
+fn agrees_with_transformers(model: &str, reference: &Path) {
+    let references = references(reference);
+    assert!(references.len() >= 17);
+    let mut limits: Vec<usize> = references.iter().map(|row| row.max_length).collect();
+    limits.dedup();
+    for limit in limits {
+        let rows: Vec<&Reference> = references.iter().filter(|row| row.max_length == limit).collect();
+        let texts: Vec<&str> = rows.iter().map(|row| row.text.as_str()).collect();
+        for max_batch_tokens in [1, 100, 100_000] {
+            let classifier = load(model, limit, max_batch_tokens);
+            let encodings = classifier.encode(&texts).unwrap();
+            let logits = classifier.logits(&encodings).unwrap();
+            for ((row, encoding), logits) in rows.iter().zip(&encodings).zip(&logits) {
+                assert_eq!(encoding.input_ids, row.input_ids, "{:?} at {limit} tokens", row.text);
+                let difference = largest_difference(logits, &row.logits);
+                assert!(difference <= TOLERANCE, "{:?}: {logits:?}, transformers {:?}", row.text, row.logits);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_embedded_model_agrees_with_transformers() {
+    agrees_with_transformers("builtin", &fixture("builtin/reference.jsonl"));
+}
+
+#[test]
+fn a_checkpoint_with_vocab_txt_and_odd_sizes_agrees_with_transformers() {
+    let folder = fixture("tiny");
+    agrees_with_transformers(folder.to_str().unwrap(), &folder.join("reference.jsonl"));
+}
+
+#[test]
+fn one_text_alone_gives_what_it_gives_inside_any_batch() {
+    for (model, limit) in [("builtin".to_owned(), 512), (fixture("tiny").to_str().unwrap().to_owned(), 64)] {
+        let references = references(&fixture("builtin/reference.jsonl"));
+        let texts: Vec<&str> = references.iter().map(|row| row.text.as_str()).collect();
+        let alone = load(&model, limit, 1);
+        let encodings = alone.encode(&texts).unwrap();
+        let alone = alone.logits(&encodings).unwrap();
+        for max_batch_tokens in [64, 700, 100_000] {
+            let together = load(&model, limit, max_batch_tokens).logits(&encodings).unwrap();
+            for (text, (a, b)) in texts.iter().zip(alone.iter().zip(&together)) {
+                assert!(largest_difference(a, b) <= BATCH_TOLERANCE, "{text:?}: {a:?} alone, {b:?} in a batch");
+            }
+        }
+    }
+}
+
+#[test]
+fn truncation_is_known() {
+    let classifier = load("builtin", 512, 1024);
+    let fits = "word ".repeat(510);
+    let long = "word ".repeat(511);
+    let encodings = classifier.encode(&[&fits, &long]).unwrap();
+    assert_eq!((encodings[0].input_ids.len(), encodings[0].truncated), (512, false));
+    assert_eq!((encodings[1].input_ids.len(), encodings[1].truncated), (512, true));
+    assert_eq!(encodings[0].input_ids, encodings[1].input_ids);
+}
+
+/// The short cut for long texts must not change a single id.
+#[test]
+fn the_start_of_a_long_text_gives_the_ids_of_the_whole() {
+    let classifier = load("builtin", 512, 1024);
+    let whole = tokenizers::Tokenizer::from_file(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("src/checkpoint/builtin/tokenizer.json"),
+    )
+    .unwrap();
+    let seeds =
+        ["a1 ", "x", "é ", "東", "[SEP]", "- ", "\u{0}", "!", " ", "[SEP", "unbelievable ", "\u{301}", "q\u{0}"];
+    for (i, first) in seeds.iter().enumerate() {
+        for second in &seeds[i..] {
+            let text = format!("{}{}", first.repeat(7000), second.repeat(7000));
+            let ids = classifier.encode(&[&text]).unwrap().remove(0).input_ids;
+            let content = whole.encode(text.as_str(), false).unwrap();
+            let content = content.get_ids();
+            let kept = &content[..content.len().min(510)];
+            assert_eq!(ids[1..ids.len() - 1], *kept, "{first:?} then {second:?}");
+        }
+    }
+}
