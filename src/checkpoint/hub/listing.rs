@@ -1,0 +1,118 @@
+//! What the Hub says of a repository at a revision: its commit, its files, their sizes and hashes.
+
+use super::names::{printable, BlobId, Commit, RepoPath};
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The answer to `GET /api/models/{id}/revision/{revision}?blobs=true`.
+#[derive(Debug)]
+pub(super) struct Listing {
+    pub(super) commit: Commit,
+    files: BTreeMap<RepoPath, FileStatement>,
+}
+
+/// What a listing states of one file.
+#[derive(Debug, Clone, Default)]
+pub(super) struct FileStatement {
+    /// Bytes.
+    pub(super) size: Option<u64>,
+    pub(super) blob: Option<BlobId>,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    sha: String,
+    #[serde(default)]
+    siblings: Vec<Sibling>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Sibling {
+    rfilename: String,
+    size: Option<u64>,
+    blob_id: Option<String>,
+    lfs: Option<LargeFile>,
+}
+
+#[derive(Deserialize)]
+struct LargeFile {
+    sha256: Option<String>,
+    size: Option<u64>,
+}
+
+impl Listing {
+    /// Parses the answer's JSON. Files whose names could lead out of a folder are left out: none of a
+    /// checkpoint's files has such a name.
+    ///
+    /// # Errors
+    /// In words, where it is no such answer.
+    pub(super) fn parse(json: &[u8]) -> Result<Listing, String> {
+        let answer: Answer =
+            serde_json::from_slice(json).map_err(|error| format!("its answer is not the Hub's ({error})"))?;
+        let commit = Commit::parse(&answer.sha)
+            .ok_or_else(|| format!("it states “{}” as the commit, which is none", printable(&answer.sha)))?;
+        let files = answer.siblings.into_iter().filter_map(|sibling| {
+            let path = RepoPath::parse(&sibling.rfilename)?;
+            Some((path, sibling.statement()))
+        });
+        Ok(Listing { commit, files: files.collect() })
+    }
+
+    pub(super) fn paths(&self) -> BTreeSet<RepoPath> {
+        self.files.keys().cloned().collect()
+    }
+
+    /// `None` where the repository has no such file.
+    pub(super) fn statement(&self, path: &RepoPath) -> Option<&FileStatement> {
+        self.files.get(path)
+    }
+}
+
+impl Sibling {
+    /// A file in large-file storage is named by its SHA-256; `blobId` is then the hash of a pointer to it.
+    fn statement(self) -> FileStatement {
+        match self.lfs {
+            Some(lfs) => FileStatement {
+                size: lfs.size.or(self.size),
+                blob: lfs.sha256.and_then(|hash| BlobId::from_etag(&hash)),
+            },
+            None => {
+                FileStatement { size: self.size, blob: self.blob_id.and_then(|hash| BlobId::from_etag(&hash)) }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hashes_and_sizes_come_with_the_names() {
+        let (commit, sha256, git) = ("c".repeat(40), "5".repeat(64), "9".repeat(40));
+        let json = format!(
+            r#"{{"sha": "{commit}", "gated": false, "siblings": [
+                {{"rfilename": "config.json", "size": 7, "blobId": "{git}"}},
+                {{"rfilename": "model.safetensors", "size": 9, "blobId": "{git}",
+                  "lfs": {{"sha256": "{sha256}", "size": 9, "pointerSize": 134}}}},
+                {{"rfilename": "vocab.txt"}},
+                {{"rfilename": "../../evil"}}]}}"#
+        );
+        let listing = Listing::parse(json.as_bytes()).unwrap();
+        assert_eq!(listing.commit.as_str(), commit);
+        assert_eq!(listing.paths().len(), 3);
+        let statement = |name: &str| listing.statement(&RepoPath::parse(name).unwrap()).unwrap().clone();
+        assert_eq!(statement("config.json").blob, Some(BlobId::Git(git)));
+        assert_eq!(statement("model.safetensors").blob, Some(BlobId::Sha256(sha256)));
+        assert_eq!(statement("model.safetensors").size, Some(9));
+        assert!(statement("vocab.txt").blob.is_none());
+    }
+
+    #[test]
+    fn a_portal_page_is_no_listing() {
+        assert!(Listing::parse(b"<html>Please log in to the Wi-Fi</html>").is_err());
+        assert!(Listing::parse(br#"{"sha": "../../x", "siblings": []}"#).is_err());
+        assert!(Listing::parse(b"").is_err());
+    }
+}

@@ -1,0 +1,271 @@
+//! The names that come from a user or from the network, each checked once before it becomes a path or a URL.
+//!
+//! A model id, a revision, a commit, a file's path inside a repository and a blob's name all end up as
+//! parts of a path in the cache. None of them can leave it: a value of these types has been parsed.
+
+use super::digest;
+use anyhow::{bail, Result};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// The id of a model repository on the Hub: `NAME` or `ORGANIZATION/NAME`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelId(String);
+
+impl ModelId {
+    /// Parses an id by the rules of `validate_repo_id` in Python's huggingface_hub.
+    ///
+    /// # Errors
+    /// Where the id breaks a rule; the message says which.
+    pub fn parse(id: &str) -> Result<ModelId> {
+        let fault = if id.is_empty() {
+            "it is empty"
+        } else if id.len() > 96 {
+            "it is longer than 96 characters"
+        } else if id.matches('/').count() > 1 {
+            "it has more than one `/`"
+        } else if !id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./".contains(&b)) {
+            "only letters, digits, `-`, `_` and `.` are allowed"
+        } else if id.split('/').any(str::is_empty) {
+            "a part of it is empty"
+        } else if id.starts_with(['-', '.']) || id.ends_with(['-', '.']) {
+            "it starts or ends with `-` or `.`"
+        } else if id.contains("--") || id.contains("..") {
+            "it contains `--` or `..`"
+        } else if id.ends_with(".git") {
+            "it ends with `.git`"
+        } else if id.split('/').any(|part| part == ".") {
+            "a part of it is `.`"
+        } else {
+            return Ok(ModelId(id.to_string()));
+        };
+        bail!(
+            "`{}` is no model id, {fault}: give ORGANIZATION/NAME as the Hub shows it, `builtin`, \
+             or the path of a folder that exists",
+            printable(id)
+        )
+    }
+
+    /// The id as it was given.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ModelId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A revision of a repository: a branch, a tag, a commit (whole or shortened) or `refs/pr/N`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revision(String);
+
+impl Revision {
+    /// Parses a revision by git's rules for the names of references (git-check-ref-format), which also
+    /// make it a relative path below the cache's `refs` folder.
+    ///
+    /// # Errors
+    /// Where git would not take the name.
+    pub fn parse(revision: &str) -> Result<Revision> {
+        let allowed = |c: char| !c.is_control() && !c.is_whitespace() && !"\\~^:?*[\"<>|".contains(c);
+        let part_is_sound = |part: &str| {
+            !part.is_empty() && !part.starts_with('.') && !part.ends_with('.') && !part.ends_with(".lock")
+        };
+        let sound = revision.len() <= 255
+            && revision.chars().all(allowed)
+            && revision.split('/').all(part_is_sound)
+            && !revision.contains("..")
+            && !revision.starts_with('-');
+        if !sound {
+            bail!(
+                "`{}` is no revision: give a branch, a tag, a commit or refs/pr/N after --revision",
+                printable(revision)
+            );
+        }
+        Ok(Revision(revision.to_string()))
+    }
+
+    /// The revision as it was given.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The commit, where the revision is a whole commit hash.
+    pub(super) fn as_commit(&self) -> Option<Commit> {
+        Commit::parse(&self.0)
+    }
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A whole commit hash: 40 lower-case hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Commit(String);
+
+impl Commit {
+    pub(super) fn parse(commit: &str) -> Option<Commit> {
+        is_hex(commit, 40).then(|| Commit(commit.to_string()))
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The path of a file inside a repository, with `/` between its parts.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct RepoPath(String);
+
+impl RepoPath {
+    /// `None` where joining `path` to a folder could name anything outside that folder on any system.
+    pub(super) fn parse(path: &str) -> Option<RepoPath> {
+        let part_is_sound = |part: &str| !part.is_empty() && part != "." && part != ".." && part.len() <= 255;
+        let sound = path.len() <= 1024
+            && !path.chars().any(|c| c.is_control() || c == '\\' || c == ':')
+            && path.split('/').all(part_is_sound);
+        sound.then(|| RepoPath(path.to_string()))
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The place of this file below `folder`.
+    pub(super) fn below(&self, folder: &Path) -> PathBuf {
+        self.0.split('/').fold(folder.to_path_buf(), |path, part| path.join(part))
+    }
+
+    /// How many folders lie between the repository's root and the file.
+    pub(super) fn depth(&self) -> usize {
+        self.0.matches('/').count()
+    }
+}
+
+impl fmt::Display for RepoPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&printable(&self.0))
+    }
+}
+
+/// The name of a blob in the cache, which is the file's etag and, on the Hub, its hash.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum BlobId {
+    /// SHA-256 of the content: files in large-file storage.
+    Sha256(String),
+    /// SHA-1 of `blob SIZE\0` and the content, as git names it: files in the git repository itself.
+    Git(String),
+    /// An etag of another kind, as a mirror may give: nothing but the size can be verified.
+    Opaque(String),
+}
+
+impl BlobId {
+    /// Parses an etag: quotes and the weak marker `W/` are dropped as Python's `_normalize_etag` does.
+    /// `None` where what remains is no plain file name.
+    pub(super) fn from_etag(etag: &str) -> Option<BlobId> {
+        let name = etag.trim().trim_start_matches("W/").trim_matches('"');
+        if is_hex(name, 64) {
+            return Some(BlobId::Sha256(name.to_string()));
+        }
+        if is_hex(name, 40) {
+            return Some(BlobId::Git(name.to_string()));
+        }
+        let plain = (1..=128).contains(&name.len())
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+            && !name.starts_with('.')
+            && !name.ends_with('.')
+            && !name.ends_with(".incomplete");
+        plain.then(|| BlobId::Opaque(name.to_string()))
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        match self {
+            BlobId::Sha256(name) | BlobId::Git(name) | BlobId::Opaque(name) => name,
+        }
+    }
+
+    /// Whether the content of the file at `path` is what this name says.
+    pub(super) fn matches(&self, path: &Path) -> std::io::Result<bool> {
+        match self {
+            BlobId::Sha256(name) => Ok(digest::sha256_hex(path)? == *name),
+            BlobId::Git(name) => Ok(digest::git_blob_hex(path)? == *name),
+            BlobId::Opaque(_) => Ok(true),
+        }
+    }
+}
+
+fn is_hex(text: &str, digits: usize) -> bool {
+    text.len() == digits && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
+/// `text` for a message: what a terminal would obey is escaped, and a long text is cut.
+pub(super) fn printable(text: &str) -> String {
+    let mut shown: String = text.chars().take(200).flat_map(char::escape_debug).collect();
+    if text.chars().nth(200).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn model_ids_follow_pythons_rules() {
+        for id in ["foo", "foo/bar", "123", "Foo-BAR_foo.bar123", "textattack/bert-base-uncased-ag-news"] {
+            assert!(ModelId::parse(id).is_ok(), "{id}");
+        }
+        let long = "a".repeat(97);
+        for id in [
+            "", "/", "a/", "/a", "datasets/foo/bar", ".repo_id", "foo--bar", "foo.git", "foo..bar", "../x", "a b",
+            "a\\b", "-a", "a.", "ä", "a/..", "a\nb", "./a", &long,
+        ] {
+            assert!(ModelId::parse(id).is_err(), "{id}");
+        }
+    }
+
+    #[test]
+    fn revisions_stay_below_refs() {
+        for revision in ["main", "refs/pr/1", "v1.0", "feature/x-y", "0123abc", "a#b", "ünïcode"] {
+            assert!(Revision::parse(revision).is_ok(), "{revision}");
+        }
+        for revision in
+            ["", "/etc", "../x", "a/../b", "a//b", "a/", ".hidden", "a\\b", "C:x", "a b", "x.lock", "-x", "a\0"]
+        {
+            assert!(Revision::parse(revision).is_err(), "{revision:?}");
+        }
+    }
+
+    #[test]
+    fn paths_of_files_stay_in_their_folder() {
+        for path in ["config.json", "onnx/model.onnx", "model-00001-of-00002.safetensors", "..x", "a..b"] {
+            assert!(RepoPath::parse(path).is_some(), "{path}");
+        }
+        for path in ["", "/etc/passwd", "../x", "a/../../x", "a//b", "a\\..\\b", "C:evil", "a\0b", ".", "a/.", "\n"] {
+            assert!(RepoPath::parse(path).is_none(), "{path:?}");
+        }
+    }
+
+    #[test]
+    fn etags_become_names_of_blobs_or_nothing() {
+        let sha256 = "0".repeat(64);
+        let git = "a".repeat(40);
+        assert_eq!(BlobId::from_etag(&format!("\"{sha256}\"")), Some(BlobId::Sha256(sha256)));
+        assert_eq!(BlobId::from_etag(&format!("W/\"{git}\"")), Some(BlobId::Git(git)));
+        assert_eq!(BlobId::from_etag("\"abc-12\""), Some(BlobId::Opaque("abc-12".into())));
+        for etag in ["", "\"\"", "\"../../x\"", "/etc/passwd", "..", ".", "a/b", "a\\b", "a b", "x.incomplete", "C:x"] {
+            assert_eq!(BlobId::from_etag(etag), None, "{etag}");
+        }
+    }
+
+    #[test]
+    fn messages_carry_no_control_characters() {
+        assert_eq!(printable("a\x1b[31mb\n"), "a\\u{1b}[31mb\\n");
+    }
+}

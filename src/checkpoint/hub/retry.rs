@@ -1,0 +1,43 @@
+//! How often a failed try is repeated, and how long the waits between are.
+
+use std::time::Duration;
+
+/// A bounded number of tries with waits that double.
+#[derive(Clone, Debug)]
+pub struct RetryPolicy {
+    /// Tries in all, the first one included.
+    pub tries: u32,
+    /// The wait after the first failure.
+    pub first_wait: Duration,
+    /// No wait is longer.
+    pub longest_wait: Duration,
+}
+
+impl RetryPolicy {
+    /// The wait after `failures` tries in a row have failed, or `None` where no further try is due.
+    /// `asked` is what the server said in `Retry-After`; it lengthens the wait up to a minute.
+    pub(super) fn wait_after(&self, failures: u32, asked: Option<Duration>) -> Option<Duration> {
+        if failures >= self.tries {
+            return None;
+        }
+        let doubled = self.first_wait.saturating_mul(1 << (failures.saturating_sub(1)).min(20));
+        let asked = asked.unwrap_or_default().min(Duration::from_secs(60));
+        Some(doubled.min(self.longest_wait).max(asked))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_and_end() {
+        let ms = Duration::from_millis;
+        let policy = RetryPolicy { tries: 5, first_wait: ms(100), longest_wait: ms(300) };
+        let waits: Vec<_> = (1..=5).map(|failures| policy.wait_after(failures, None)).collect();
+        assert_eq!(waits, [Some(ms(100)), Some(ms(200)), Some(ms(300)), Some(ms(300)), None]);
+        assert_eq!(policy.wait_after(1, Some(ms(2000))), Some(ms(2000)));
+        assert_eq!(policy.wait_after(1, Some(ms(3_600_000))), Some(ms(60_000)));
+        assert_eq!(policy.wait_after(5, Some(ms(1))), None);
+    }
+}
