@@ -1,10 +1,8 @@
 //! What was typed: the command line as clap reads it, and nothing of what it means (see `options`).
 
+use crate::checkpoint::hub::DEFAULT_MODEL_ID;
 use clap::{Parser, ValueEnum};
 use std::path::PathBuf;
-
-/// The default checkpoint.
-pub const DEFAULT_MODEL: &str = "textattack/bert-base-uncased-ag-news";
 
 /// Classify text with a BERT checkpoint: arguments, lines of standard input, or files.
 ///
@@ -21,7 +19,7 @@ pub struct Cli {
     pub files: Vec<PathBuf>,
 
     /// Checkpoint: a Hugging Face Hub id, a local folder, or `builtin` for the embedded model
-    #[arg(short, long, value_name = "MODEL", default_value = DEFAULT_MODEL, help_heading = "Checkpoint")]
+    #[arg(short, long, value_name = "MODEL", default_value = DEFAULT_MODEL_ID, help_heading = "Checkpoint")]
     pub model: String,
 
     /// Branch, tag, commit or refs/pr/N of the Hub's repository
@@ -39,6 +37,10 @@ pub struct Cli {
     /// Longest text in tokens, [CLS] and [SEP] included; longer ones are truncated [default: the model's limit]
     #[arg(long, value_name = "TOKENS", help_heading = "Checkpoint")]
     pub max_length: Option<usize>,
+
+    /// Fetch the checkpoint into the cache, verify it, print its folder, and end
+    #[arg(long, conflicts_with_all = ["texts", "files"], help_heading = "Checkpoint")]
+    pub download: bool,
 
     /// Add the score (softmax probability) to each record
     #[arg(long, help_heading = "Output")]

@@ -1,5 +1,6 @@
 //! The program's edge: parse, run, turn an error into a message and an exit code.
 
+use agnews::checkpoint::hub::HubError;
 use agnews::cli::Cli;
 use agnews::options::{Options, UsageError, Verbosity};
 use agnews::run::{run, OutputError};
@@ -42,7 +43,7 @@ fn fail(error: &anyhow::Error, verbosity: Verbosity) -> ExitCode {
             let causes = error.chain().skip(1).map(|cause| format!("\n  caused by: {cause}")).collect::<String>();
             writeln!(stderr, "agnews: error: {error}{causes}")
         }
-        _ => writeln!(stderr, "agnews: error: {}", one_line(&format!("{error:#}"))),
+        _ => writeln!(stderr, "agnews: error: {}", one_line(error)),
     };
     if is_usage {
         let _ = writeln!(stderr, "Try `agnews --help`.");
@@ -50,8 +51,16 @@ fn fail(error: &anyhow::Error, verbosity: Verbosity) -> ExitCode {
     if is_usage { Exit::Usage } else { Exit::Failure }.into()
 }
 
-fn one_line(text: &str) -> String {
-    text.split(['\n', '\r']).map(str::trim).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
+/// The error and its causes, joined. An error of the Hub is a whole sentence: its causes are details for `--verbose`.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut parts = Vec::new();
+    for cause in error.chain() {
+        parts.push(cause.to_string());
+        if cause.is::<HubError>() {
+            break;
+        }
+    }
+    parts.join(": ").split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 impl From<Exit> for ExitCode {

@@ -45,6 +45,8 @@ pub enum Task {
         /// What a record looks like.
         format: RecordFormat,
     },
+    /// Bring the checkpoint into the cache and print its folder.
+    Download,
 }
 
 /// Which checkpoint, and what overrides its own settings.
@@ -90,14 +92,21 @@ impl Options {
     /// # Errors
     /// [`UsageError`] where options contradict each other or a value is out of range; the message names the option.
     pub fn resolve(cli: Cli) -> Result<Options, UsageError> {
-        let task = Task::Classify { format: record_format(&cli)?, inputs: inputs(cli.texts, &cli.files)? };
+        let spec = CheckpointSpec::parse(&cli.model, cli.revision.as_deref()).map_err(UsageError)?;
+        let task = match cli.download {
+            true if !matches!(spec, CheckpointSpec::Hub { .. }) => {
+                return usage(format!("--download is for checkpoints on the Hub, and {} is not one", cli.model))
+            }
+            true => Task::Download,
+            false => Task::Classify { format: record_format(&cli)?, inputs: inputs(cli.texts, &cli.files)? },
+        };
         if cli.labels.as_ref().is_some_and(|labels| labels.iter().any(String::is_empty)) {
             return usage("--labels has an empty name: give one for each class, with commas between");
         }
         Ok(Options {
             task,
             checkpoint: CheckpointOptions {
-                spec: CheckpointSpec::parse(&cli.model, cli.revision.as_deref()).map_err(UsageError)?,
+                spec,
                 offline: cli.offline,
                 labels: cli.labels,
                 max_length: positive("--max-length", cli.max_length)?.map(NonZeroUsize::get),
@@ -174,6 +183,7 @@ mod tests {
     fn inputs_of(args: &[&str]) -> Inputs {
         match resolve(args).unwrap().task {
             Task::Classify { inputs, .. } => inputs,
+            Task::Download => panic!("not a download"),
         }
     }
 
@@ -198,7 +208,11 @@ mod tests {
             (&["-q", "-v"], "--quiet"),
             (&["--labels", "a,,b"], "--labels"),
             (&["-m", "builtin", "--revision", "main"], "--revision"),
+            (&["-m", "a/b/c"], "a/b/c"),
+            (&["-m", "a/b", "--revision", "../x"], "../x"),
             (&["-m", ""], "--model"),
+            (&["-m", "builtin", "--download"], "--download"),
+            (&["--download", "text"], "--download"),
             (&["--device", "gpu"], "gpu"),
             (&["--device", "cuda:x"], "cuda:x"),
         ] {

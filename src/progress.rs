@@ -1,8 +1,10 @@
 //! What is told on standard error while the program works: progress bars on a terminal, and notes.
 
+use crate::checkpoint::hub::DownloadProgress;
 use crate::options::Verbosity;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{self, Write};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Standard error, as far as it is not for errors.
 pub struct Progress {
@@ -10,12 +12,19 @@ pub struct Progress {
     shows_files: bool,
     bar: ProgressBar,
     lines: u64,
+    download: Mutex<ProgressBar>,
 }
 
 impl Progress {
     /// `shows_files` is false where results scroll over the same terminal, which a bar would tear.
     pub fn new(verbosity: Verbosity, shows_files: bool) -> Progress {
-        Progress { verbosity, shows_files, bar: ProgressBar::hidden(), lines: 0 }
+        Progress {
+            verbosity,
+            shows_files,
+            bar: ProgressBar::hidden(),
+            lines: 0,
+            download: Mutex::new(ProgressBar::hidden()),
+        }
     }
 
     /// Begins the bar of a run over files of `total_bytes` together, where that is known.
@@ -60,10 +69,42 @@ impl Progress {
         }
     }
 
+    fn download(&self) -> MutexGuard<'_, ProgressBar> {
+        self.download.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn line(&self, text: &str) {
         // A closed standard error is no reason to stop classifying.
         self.bar.suspend(|| {
             let _ = writeln!(io::stderr(), "agnews: {text}");
         });
+    }
+}
+
+impl DownloadProgress for Progress {
+    fn start(&self, file: &str, total: Option<u64>) {
+        if self.verbosity == Verbosity::Quiet {
+            return;
+        }
+        let template = match total {
+            Some(_) => "{msg} {bar:30} {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left",
+            None => "{msg} {spinner} {bytes}  {bytes_per_sec}",
+        };
+        let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr_with_hz(5));
+        bar.set_style(ProgressStyle::with_template(template).expect("the templates are constants"));
+        bar.set_message(file.to_owned());
+        *self.download() = bar;
+    }
+
+    fn position(&self, bytes: u64) {
+        self.download().set_position(bytes);
+    }
+
+    fn finish(&self) {
+        self.download().finish_and_clear();
+    }
+
+    fn message(&self, text: &str) {
+        self.download().suspend(|| self.note(text));
     }
 }

@@ -1,13 +1,14 @@
 //! One run of the program: read, classify, write, flush. The only place that sees all stages.
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::hub::{Hub, HubOptions};
+use crate::checkpoint::{Checkpoint, CheckpointSpec};
 use crate::classifier::{Classifier, ClassifierOptions};
 use crate::options::{CheckpointOptions, ComputingOptions, Options, Task, Verbosity};
 use crate::output::{RecordFormat, RecordWriter};
 use crate::prediction::Prediction;
 use crate::progress::Progress;
 use crate::source::{Chunk, Inputs, Source};
-use anyhow::{Context, Result};
+use anyhow::{bail, Context, Result};
 use std::fmt;
 use std::io::{self, BufWriter, IsTerminal, Write};
 
@@ -51,8 +52,12 @@ pub fn run(options: Options) -> Result<()> {
             .build_global()
             .context("cannot start the threads that --threads asks for")?;
     }
-    let Task::Classify { inputs, format } = options.task;
-    classify(inputs, format, options.checkpoint, options.computing, options.verbosity)
+    match options.task {
+        Task::Classify { inputs, format } => {
+            classify(inputs, format, options.checkpoint, options.computing, options.verbosity)
+        }
+        Task::Download => download(&options.checkpoint, options.verbosity),
+    }
 }
 
 fn classify(
@@ -131,7 +136,7 @@ impl<W: Write> Sink<W> {
 }
 
 fn load(options: CheckpointOptions, computing: &ComputingOptions, progress: &Progress) -> Result<Classifier> {
-    let checkpoint = Checkpoint::open(&options.spec)?;
+    let checkpoint = Checkpoint::open(&options.spec, &hub(options.offline, progress))?;
     progress.detail(&format!("checkpoint: {checkpoint}"));
     let options = ClassifierOptions {
         device: computing.device,
@@ -147,6 +152,30 @@ fn load(options: CheckpointOptions, computing: &ComputingOptions, progress: &Pro
         classifier.max_length()
     ));
     Ok(classifier)
+}
+
+/// Brings the checkpoint into the cache and prints its folder: for images and clusters, which classify offline later.
+fn download(options: &CheckpointOptions, verbosity: Verbosity) -> Result<()> {
+    let CheckpointSpec::Hub { model_id, revision } = &options.spec else {
+        bail!("--download is for checkpoints on the Hub")
+    };
+    let progress = Progress::new(verbosity, false);
+    let snapshot = hub(options.offline, &progress).download(model_id, revision.as_deref())?;
+    for file in &snapshot.files {
+        progress.detail(&format!("{}: {} bytes", file.name, file.size));
+    }
+    let bytes: u64 = snapshot.files.iter().map(|file| file.size).sum();
+    progress.note(&format!(
+        "{model_id} at revision {} (commit {}): {} files, {bytes} bytes, verified",
+        snapshot.revision,
+        snapshot.commit,
+        snapshot.files.len()
+    ));
+    writeln!(io::stdout(), "{}", snapshot.folder.display()).map_err(|error| OutputError(error).into())
+}
+
+fn hub(offline: bool, progress: &Progress) -> Hub<'_> {
+    Hub::new(HubOptions::from_env(&|name| std::env::var_os(name), offline), progress)
 }
 
 fn colour_allowed() -> bool {

@@ -1,14 +1,17 @@
 //! From a model id, a folder or the embedded model to what the model is built from: the files
-//! ([`files`]), `config.json` and the labels ([`config`]).
+//! ([`files`]), `config.json` and the labels ([`config`]), and the Hugging Face Hub, which turns an id and a revision
+//! into a folder ([`hub`]).
 
 pub mod config;
 pub mod files;
+pub mod hub;
 
-use anyhow::{bail, Context, Result};
+use anyhow::{ensure, Context, Result};
 use candle_core::{DType, Device};
 use candle_nn::VarBuilder;
 use config::Config;
 use files::CheckpointFiles;
+use hub::{Hub, ModelId, Revision};
 use std::fmt;
 use std::path::PathBuf;
 
@@ -46,6 +49,8 @@ impl CheckpointSpec {
         } else if looks_like_path(model) {
             CheckpointSpec::Folder(model.into())
         } else {
+            let checked = ModelId::parse(model).and_then(|_| revision.map(Revision::parse).transpose());
+            checked.map_err(|error| error.to_string())?;
             CheckpointSpec::Hub { model_id: model.to_owned(), revision: revision.map(str::to_owned) }
         };
         if revision.is_some() && !matches!(spec, CheckpointSpec::Hub { .. }) {
@@ -74,12 +79,21 @@ impl Checkpoint {
     ///
     /// # Errors
     /// Where the checkpoint cannot be had, or config.json is missing or not one that agnews can run.
-    pub fn open(spec: &CheckpointSpec) -> Result<Checkpoint> {
+    pub fn open(spec: &CheckpointSpec, hub: &Hub) -> Result<Checkpoint> {
         let (files, name) = match spec {
             CheckpointSpec::Builtin => (CheckpointFiles::Builtin, BUILTIN.to_owned()),
-            CheckpointSpec::Folder(folder) => (CheckpointFiles::Folder(folder.clone()), folder.display().to_string()),
-            CheckpointSpec::Hub { model_id, .. } => {
-                bail!("{model_id}: the Hub is not supported yet, use -m builtin or a folder")
+            CheckpointSpec::Folder(folder) => {
+                ensure!(
+                    folder.is_dir(),
+                    "{} is not a folder: -m takes a folder with config.json, a tokenizer and weights, a Hub id, or `builtin`",
+                    folder.display()
+                );
+                (CheckpointFiles::Folder(folder.clone()), folder.display().to_string())
+            }
+            CheckpointSpec::Hub { model_id, revision } => {
+                let snapshot = hub.snapshot(model_id, revision.as_deref())?;
+                let name = format!("{model_id} at revision {} (commit {})", snapshot.revision, snapshot.commit);
+                (CheckpointFiles::Folder(snapshot.folder), name)
             }
         };
         let file = files.find("config.json").with_context(|| format!("{name} has no config.json"))?;

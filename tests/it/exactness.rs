@@ -1,6 +1,7 @@
 //! Token ids and logits against transformers' (tests/fixtures/generate.py wrote them).
 
 use crate::harness::fixture;
+use agnews::checkpoint::hub::{Hub, HubOptions};
 use agnews::checkpoint::{Checkpoint, CheckpointSpec};
 use agnews::classifier::{Classifier, ClassifierOptions};
 use serde::Deserialize;
@@ -26,7 +27,8 @@ fn references(path: &Path) -> Vec<Reference> {
 }
 
 fn load(model: &str, max_length: usize, max_batch_tokens: usize) -> Classifier {
-    let checkpoint = Checkpoint::open(&CheckpointSpec::parse(model, None).unwrap()).unwrap();
+    let hub = Hub::new(HubOptions::from_env(&|_| None, true), &());
+    let checkpoint = Checkpoint::open(&CheckpointSpec::parse(model, None).unwrap(), &hub).unwrap();
     let options = ClassifierOptions { max_length: Some(max_length), max_batch_tokens, ..Default::default() };
     Classifier::load(&checkpoint, &options).unwrap()
 }

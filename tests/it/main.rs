@@ -5,3 +5,4 @@ mod exactness;
 mod harness;
 mod pipes;
 mod program;
+mod readme;

@@ -95,9 +95,8 @@ impl RepoCache {
         }
         let path = self.folder.join("trees").join(format!("{}.json", commit.as_str()));
         let tree: Tree = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
-        let entry = |(path, entry): (String, TreeEntry)| {
-            Some((RepoPath::parse(&path)?, entry.lfs_size.unwrap_or(entry.size)))
-        };
+        let entry =
+            |(path, entry): (String, TreeEntry)| Some((RepoPath::parse(&path)?, entry.lfs_size.unwrap_or(entry.size)));
         (tree.format_version == 1).then(|| tree.files.into_iter().filter_map(entry).collect())
     }
 

@@ -122,12 +122,7 @@ impl Asked<'_> {
             Failure::Status(refusal) => self.explain_refusal(&refusal),
             Failure::Connection { reason, cause, .. } => HubError {
                 kind: HubErrorKind::Unreachable,
-                sentence: format!(
-                    "cannot fetch {} from {}: {reason}; {}",
-                    self.model_id,
-                    self.endpoint,
-                    other_ways()
-                ),
+                sentence: format!("cannot fetch {} from {}: {reason}; {}", self.model_id, self.endpoint, other_ways()),
                 cause,
             },
         }
@@ -151,7 +146,11 @@ impl Asked<'_> {
             (403, _) => refused(format!(
                 "the Hub at {endpoint} forbids access to {model_id}{}: {}",
                 refusal.quoted_message(),
-                if self.with_token { "use a token that may read it" } else { "set HF_TOKEN to a token that may read it" }
+                if self.with_token {
+                    "use a token that may read it"
+                } else {
+                    "set HF_TOKEN to a token that may read it"
+                }
             )),
             (429, _) => refused(format!(
                 "the Hub at {endpoint} asks to slow down (status 429) while {model_id} is fetched: try again {}{}",
@@ -241,9 +240,9 @@ pub(super) fn disk_error(error: io::Error, doing: &str, path: &Path) -> anyhow::
             "cannot {doing}: the limit on what may be stored in {folder} is reached ({error}); start again with \
              more room (what has arrived is kept), or set HF_HOME to another folder"
         ),
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => format!(
-            "cannot {doing} in {folder} ({error}): make it writable, or set HF_HOME to a folder that is"
-        ),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            format!("cannot {doing} in {folder} ({error}): make it writable, or set HF_HOME to a folder that is")
+        }
         _ => format!("cannot {doing} at {} ({error})", path.display()),
     };
     anyhow::Error::new(error).context(sentence)

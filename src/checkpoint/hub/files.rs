@@ -1,7 +1,7 @@
 //! Which files of a repository make up a checkpoint, and whether a folder in the cache holds them all.
 
-use super::names::{printable, Commit, RepoPath};
 use super::cache::RepoCache;
+use super::names::{printable, Commit, RepoPath};
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -19,8 +19,20 @@ const WEIGHTS: [(&str, bool); 4] = [
     ("pytorch_model.bin.index.json", true),
 ];
 /// The endings of weights in formats that are not read.
-const FOREIGN_WEIGHTS: [&str; 12] =
-    [".msgpack", ".h5", ".onnx", ".ot", ".ckpt", ".pt", ".pth", ".bin", ".safetensors", ".gguf", ".tflite", ".index.json"];
+const FOREIGN_WEIGHTS: [&str; 12] = [
+    ".msgpack",
+    ".h5",
+    ".onnx",
+    ".ot",
+    ".ckpt",
+    ".pt",
+    ".pth",
+    ".bin",
+    ".safetensors",
+    ".gguf",
+    ".tflite",
+    ".index.json",
+];
 
 /// The files to fetch, in the order in which to fetch them: the small ones first, so that a folder that has
 /// weights has all the rest.
@@ -57,8 +69,10 @@ pub(super) fn select(listed: &BTreeSet<RepoPath>) -> Result<Selection, String> {
     if !TOKENIZERS.iter().any(|name| has(name).is_some()) {
         return Err(format!("has neither tokenizer.json nor vocab.txt; it has {}", enumerate(listed.iter())));
     }
-    let (weights, sharded) =
-        WEIGHTS.iter().find_map(|(name, sharded)| Some((has(name)?, *sharded))).ok_or_else(|| missing_weights(listed))?;
+    let (weights, sharded) = WEIGHTS
+        .iter()
+        .find_map(|(name, sharded)| Some((has(name)?, *sharded)))
+        .ok_or_else(|| missing_weights(listed))?;
     let optional = TOKENIZER_EXTRAS.iter().chain(&TOKENIZERS);
     Ok(Selection {
         descriptions: std::iter::once(config).chain(optional.filter_map(|name| has(name))).collect(),
@@ -69,10 +83,8 @@ pub(super) fn select(listed: &BTreeSet<RepoPath>) -> Result<Selection, String> {
 }
 
 fn missing_weights(listed: &BTreeSet<RepoPath>) -> String {
-    let mut foreign = listed
-        .iter()
-        .filter(|path| FOREIGN_WEIGHTS.iter().any(|ending| path.as_str().ends_with(ending)))
-        .peekable();
+    let mut foreign =
+        listed.iter().filter(|path| FOREIGN_WEIGHTS.iter().any(|ending| path.as_str().ends_with(ending))).peekable();
     let found = match foreign.peek() {
         Some(_) => format!("it has {}", enumerate(foreign)),
         None => "it has no weights at all".to_string(),
@@ -92,8 +104,7 @@ pub(super) fn shards(index: &[u8]) -> Result<BTreeSet<RepoPath>, String> {
     struct Index {
         weight_map: std::collections::BTreeMap<String, String>,
     }
-    let index: Index =
-        serde_json::from_slice(index).map_err(|error| format!("is no index of weights ({error})"))?;
+    let index: Index = serde_json::from_slice(index).map_err(|error| format!("is no index of weights ({error})"))?;
     let shards: BTreeSet<RepoPath> = index
         .weight_map
         .values()
@@ -124,7 +135,11 @@ pub(super) fn completeness(cache: &RepoCache, commit: &Commit) -> Completeness {
     let tree = cache.tree(commit);
     if let Some(tree) = &tree {
         let wanted = |path: &RepoPath| TOKENIZER_EXTRAS.iter().chain(&TOKENIZERS).any(|name| *name == path.as_str());
-        lacks.extend(tree.iter().filter(|(path, size)| differs(&folder, path, *size, wanted(path))).map(|(path, _)| path.to_string()));
+        lacks.extend(
+            tree.iter()
+                .filter(|(path, size)| differs(&folder, path, *size, wanted(path)))
+                .map(|(path, _)| path.to_string()),
+        );
     }
     if !lacks.is_empty() {
         return Completeness::Lacks(lacks);
@@ -153,9 +168,7 @@ fn lacking_weights(folder: &Path) -> Vec<String> {
     }
     let index = std::fs::read(folder.join(name)).map_err(|error| format!("cannot be read ({error})"));
     match index.and_then(|index| shards(&index)) {
-        Ok(shards) => {
-            shards.iter().filter(|shard| !shard.below(folder).is_file()).map(RepoPath::to_string).collect()
-        }
+        Ok(shards) => shards.iter().filter(|shard| !shard.below(folder).is_file()).map(RepoPath::to_string).collect(),
         Err(fault) => vec![format!("a sound {name} (it {fault})")],
     }
 }

@@ -77,9 +77,7 @@ impl Sibling {
                 size: lfs.size.or(self.size),
                 blob: lfs.sha256.and_then(|hash| BlobId::from_etag(&hash)),
             },
-            None => {
-                FileStatement { size: self.size, blob: self.blob_id.and_then(|hash| BlobId::from_etag(&hash)) }
-            }
+            None => FileStatement { size: self.size, blob: self.blob_id.and_then(|hash| BlobId::from_etag(&hash)) },
         }
     }
 }

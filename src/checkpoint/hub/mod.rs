@@ -207,16 +207,11 @@ impl<'a> Hub<'a> {
                 anyhow!("HF_ENDPOINT is “{}”, which is no http(s) URL", names::printable(&self.options.endpoint))
             })?;
         let shown = shown(&endpoint);
-        let asked = Asked { endpoint: &shown, model_id, revision, file: None, with_token: self.options.token.is_some() };
+        let asked =
+            Asked { endpoint: &shown, model_id, revision, file: None, with_token: self.options.token.is_some() };
         let transport = Transport::new(endpoint, &self.options).map_err(|failure| asked.explain(failure))?;
-        let fetch = Fetch {
-            cache,
-            asked,
-            transport: &transport,
-            api: hub_api(&self.options)?,
-            trust,
-            progress: self.progress,
-        };
+        let fetch =
+            Fetch { cache, asked, transport: &transport, api: hub_api(&self.options)?, trust, progress: self.progress };
         let commit = fetch.run()?;
         self.cached(cache, model_id, revision, &commit)
     }
@@ -261,17 +256,16 @@ impl Fetch<'_> {
     fn run(&self) -> Result<Commit> {
         let listing = self.list()?;
         let commit = &listing.commit;
-        let selection = files::select(&listing.paths()).map_err(|lack| {
-            anyhow!("{} at revision {} {lack}", self.asked.model_id, self.asked.revision)
-        })?;
+        let selection = files::select(&listing.paths())
+            .map_err(|lack| anyhow!("{} at revision {} {lack}", self.asked.model_id, self.asked.revision))?;
         for file in &selection.descriptions {
             self.obtain(&listing, file)?;
         }
         let weights = self.obtain(&listing, &selection.weights)?;
         if selection.sharded {
             let index = std::fs::read(&weights).with_context(|| format!("cannot read {}", weights.display()))?;
-            let shards =
-                files::shards(&index).map_err(|fault| anyhow!("{} of {} {fault}", selection.weights, self.asked.model_id))?;
+            let shards = files::shards(&index)
+                .map_err(|fault| anyhow!("{} of {} {fault}", selection.weights, self.asked.model_id))?;
             for shard in &shards {
                 self.obtain(&listing, shard)?;
             }
@@ -301,9 +295,9 @@ impl Fetch<'_> {
     fn obtain(&self, listing: &Listing, file: &RepoPath) -> Result<PathBuf> {
         let asked = Asked { file: Some(file.as_str()), ..self.asked };
         let commit = &listing.commit;
-        let stated = listing
-            .statement(file)
-            .ok_or_else(|| anyhow!("{} has no file {file} at revision {}, although its index names it", asked.model_id, asked.revision))?;
+        let stated = listing.statement(file).ok_or_else(|| {
+            anyhow!("{} has no file {file} at revision {}, although its index names it", asked.model_id, asked.revision)
+        })?;
         let url = Url::parse(&self.api.repo(self.repo(commit.as_str())).url(file.as_str()))
             .with_context(|| format!("the URL of {file} is malformed"))?;
         let (blob, size) = self.identify(stated, &url).map_err(|failure| asked.explain(failure))?;
@@ -317,8 +311,15 @@ impl Fetch<'_> {
         if !self.is_sound(&whole, &blob, size)? {
             self.cache.make_room(&blob)?;
             let staged = self.cache.staged(&blob);
-            let download =
-                Download { transport: self.transport, url: &url, file, blob: &blob, size, staged: &staged, progress: self.progress };
+            let download = Download {
+                transport: self.transport,
+                url: &url,
+                file,
+                blob: &blob,
+                size,
+                staged: &staged,
+                progress: self.progress,
+            };
             download.run().map_err(|aborted| self.explain(&asked, aborted))?;
             self.cache.publish(&blob)?;
         }

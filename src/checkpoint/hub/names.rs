@@ -70,9 +70,8 @@ impl Revision {
     /// Where git would not take the name.
     pub fn parse(revision: &str) -> Result<Revision> {
         let allowed = |c: char| !c.is_control() && !c.is_whitespace() && !"\\~^:?*[\"<>|".contains(c);
-        let part_is_sound = |part: &str| {
-            !part.is_empty() && !part.starts_with('.') && !part.ends_with('.') && !part.ends_with(".lock")
-        };
+        let part_is_sound =
+            |part: &str| !part.is_empty() && !part.starts_with('.') && !part.ends_with('.') && !part.ends_with(".lock");
         let sound = revision.len() <= 255
             && revision.chars().all(allowed)
             && revision.split('/').all(part_is_sound)
@@ -223,8 +222,25 @@ mod tests {
         }
         let long = "a".repeat(97);
         for id in [
-            "", "/", "a/", "/a", "datasets/foo/bar", ".repo_id", "foo--bar", "foo.git", "foo..bar", "../x", "a b",
-            "a\\b", "-a", "a.", "ä", "a/..", "a\nb", "./a", &long,
+            "",
+            "/",
+            "a/",
+            "/a",
+            "datasets/foo/bar",
+            ".repo_id",
+            "foo--bar",
+            "foo.git",
+            "foo..bar",
+            "../x",
+            "a b",
+            "a\\b",
+            "-a",
+            "a.",
+            "ä",
+            "a/..",
+            "a\nb",
+            "./a",
+            &long,
         ] {
             assert!(ModelId::parse(id).is_err(), "{id}");
         }

@@ -226,20 +226,14 @@ mod tests {
         assert_eq!(token(&[("HF_HOME", home), ("HF_TOKEN", "mine\n")]), Token::new("mine"));
         assert_eq!(token(&[("HF_HOME", home), ("HUGGING_FACE_HUB_TOKEN", "old")]), Token::new("old"));
         assert_eq!(token(&[("HF_HOME", home), ("HF_TOKEN_PATH", "$HF_HOME/other")]), Token::new("elsewhere"));
-        assert_eq!(
-            token(&[("HF_HOME", home), ("HF_TOKEN", "mine"), ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")]),
-            None
-        );
+        assert_eq!(token(&[("HF_HOME", home), ("HF_TOKEN", "mine"), ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")]), None);
         assert_eq!(token(&[("HF_HOME", "/nowhere")]), None);
     }
 
     #[test]
     fn secrets_are_not_shown() {
-        let options = options(&[
-            ("HF_HOME", "/hf"),
-            ("HF_TOKEN", "hf_secret"),
-            ("HTTPS_PROXY", "http://user:secret@proxy"),
-        ]);
+        let options =
+            options(&[("HF_HOME", "/hf"), ("HF_TOKEN", "hf_secret"), ("HTTPS_PROXY", "http://user:secret@proxy")]);
         assert!(!format!("{options:?}").contains("secret"));
         assert_eq!(Token::new("a b").unwrap().header(), None);
         assert_eq!(Token::new("a\nb").unwrap().header(), None);

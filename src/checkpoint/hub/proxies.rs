@@ -127,9 +127,8 @@ mod tests {
 
     #[test]
     fn no_proxy_names_hosts_domains_ports_and_blocks() {
-        let direct = |entry: &str, url: &str| {
-            proxy(&rules(&[("all_proxy", "http://p:1"), ("NO_PROXY", entry)]), url).is_none()
-        };
+        let direct =
+            |entry: &str, url: &str| proxy(&rules(&[("all_proxy", "http://p:1"), ("NO_PROXY", entry)]), url).is_none();
         for (entry, url) in [
             ("*", "https://anything.example"),
             ("hub.example", "https://hub.example/x"),

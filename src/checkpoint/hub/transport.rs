@@ -58,9 +58,6 @@ impl Transport {
         })
     }
 
-    pub(super) fn has_token(&self) -> bool {
-        self.authorization.is_some()
-    }
 
     /// The body of a small answer, tried again where that may help.
     pub(super) fn document(&self, url: &Url) -> Result<Vec<u8>, Failure> {
