@@ -2,6 +2,7 @@
 
 mod long_text;
 mod tokenizer_config;
+mod tokenizer_json;
 mod vocab;
 
 use crate::checkpoint::config::Config;
@@ -109,8 +110,8 @@ impl Tokenization {
 
 fn load_tokenizer(files: &CheckpointFiles, settings: &TokenizerConfig) -> Result<Tokenizer> {
     if let Some(file) = files.find("tokenizer.json") {
-        let mut tokenizer = Tokenizer::from_bytes(file.read()?)
-            .map_err(|e| anyhow!("{file} is not a tokenizer that this version reads: {e}"))?;
+        let mut tokenizer =
+            tokenizer_json::parse(&file.read()?).with_context(|| format!("{file} is no usable tokenizer"))?;
         // What a tokenizer was trained or served with; the limits are ours.
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(|e| anyhow!("cannot reset the truncation of {file}: {e}"))?;
@@ -136,7 +137,7 @@ fn is_bert_pipeline(tokenizer: &Tokenizer) -> bool {
 /// cannot stand for.
 fn special_token_count(tokenizer: &Tokenizer, files: &CheckpointFiles) -> Result<usize> {
     let empty =
-        tokenizer.encode_fast("", true).map_err(|e| anyhow!("the tokenizer in {files} fails on empty text: {e}"))?;
+        tokenizer_json::probe(tokenizer, "").with_context(|| format!("the tokenizer in {files} is not usable"))?;
     ensure!(
         empty.get_type_ids().iter().all(|&id| id == 0),
         "the tokenizer in {files} puts a single text into token type 1, which agnews does not support"

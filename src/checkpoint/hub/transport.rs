@@ -58,7 +58,6 @@ impl Transport {
         })
     }
 
-
     /// The body of a small answer, tried again where that may help.
     pub(super) fn document(&self, url: &Url) -> Result<Vec<u8>, Failure> {
         self.retrying(|| {
