@@ -7,6 +7,7 @@ use crate::model::{BertForSequenceClassification, DeviceChoice};
 use crate::prediction::Prediction;
 use crate::tokenization::{Encoding, Tokenization};
 use anyhow::{ensure, Context, Result};
+use candle_core::DType;
 
 /// What can be chosen beside the checkpoint.
 #[derive(Debug, Clone)]
@@ -45,11 +46,9 @@ impl Classifier {
     pub fn load(checkpoint: &Checkpoint, options: &ClassifierOptions) -> Result<Classifier> {
         let config = &checkpoint.config;
         let tokenization = Tokenization::load(&checkpoint.files, config, options.max_length)?;
-        let weights = checkpoint.var_builder(&options.device.open()?)?;
-        let num_labels = weights.get_unchecked("classifier.weight").and_then(|weight| weight.dim(0));
-        let num_labels = num_labels
-            .with_context(|| format!("{} has no classifier: it was never trained to classify", checkpoint.files))?;
+        let num_labels = checkpoint.num_labels()?;
         let labels = config.labels(options.labels.as_deref(), num_labels)?;
+        let weights = checkpoint.weights.var_builder(DType::F32, &options.device.open()?);
         let model = BertForSequenceClassification::load(weights, config, num_labels)
             .with_context(|| format!("cannot build the model from {}", checkpoint.files))?;
         let batch_limits = BatchLimits { max_batch_tokens: options.max_batch_tokens };

@@ -1,19 +1,19 @@
 //! From a model id, a folder or the embedded model to what the model is built from: the files
-//! ([`files`]), `config.json` and the labels ([`config`]), and the Hugging Face Hub, which turns an id and a revision
-//! into a folder ([`hub`]).
+//! ([`files`]), `config.json` and the labels ([`config`]), the tensors ([`weights`]), and the Hugging Face Hub, which
+//! turns an id and a revision into a folder ([`hub`]).
 
 pub mod config;
 pub mod files;
 pub mod hub;
+pub mod weights;
 
 use anyhow::{ensure, Context, Result};
-use candle_core::{DType, Device};
-use candle_nn::VarBuilder;
 use config::Config;
 use files::CheckpointFiles;
 use hub::{Hub, ModelId, Revision};
 use std::fmt;
 use std::path::PathBuf;
+use weights::Weights;
 
 /// The `--model` that names the embedded model.
 const BUILTIN: &str = "builtin";
@@ -71,14 +71,17 @@ pub struct Checkpoint {
     pub files: CheckpointFiles,
     /// config.json.
     pub config: Config,
+    /// The tensors, mapped and not yet converted.
+    pub weights: Weights,
     name: String,
 }
 
 impl Checkpoint {
-    /// Finds the files and reads config.json.
+    /// Finds the files, reads config.json and opens the weights.
     ///
     /// # Errors
-    /// Where the checkpoint cannot be had, or config.json is missing or not one that agnews can run.
+    /// Where the checkpoint cannot be had, config.json is missing or not one that agnews can run, or there are no
+    /// weights that can be read.
     pub fn open(spec: &CheckpointSpec, hub: &Hub) -> Result<Checkpoint> {
         let (files, name) = match spec {
             CheckpointSpec::Builtin => (CheckpointFiles::Builtin, BUILTIN.to_owned()),
@@ -98,18 +101,24 @@ impl Checkpoint {
         };
         let file = files.find("config.json").with_context(|| format!("{name} has no config.json"))?;
         let config = Config::parse(&file.read()?, &file.to_string())?;
-        Ok(Checkpoint { files, config, name })
+        let weights = Weights::open(&files)?;
+        Ok(Checkpoint { files, config, weights, name })
     }
 
-    /// The tensors, to be converted to float32 on `device`.
+    /// The number of classes: the rows of the classifier.
     ///
     /// # Errors
-    /// Where there is no model.safetensors, or it cannot be read.
-    pub fn var_builder(&self, device: &Device) -> Result<VarBuilder<'static>> {
-        let file =
-            self.files.find("model.safetensors").with_context(|| format!("{} has no model.safetensors", self.name))?;
-        VarBuilder::from_buffered_safetensors(file.read()?.into_owned(), DType::F32, device)
-            .with_context(|| format!("cannot read {file}"))
+    /// Where there is no classifier.
+    pub fn num_labels(&self) -> Result<usize> {
+        let shape = self.weights.shape("classifier.weight").with_context(|| {
+            format!("{} has no tensor classifier.weight: the checkpoint was never trained to classify", self.files)
+        })?;
+        ensure!(
+            shape.len() == 2,
+            "{}: classifier.weight has the shape {shape:?}, not (labels, hidden_size)",
+            self.files
+        );
+        Ok(shape[0])
     }
 }
 

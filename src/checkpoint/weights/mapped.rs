@@ -1,0 +1,103 @@
+//! The bytes of one weights file: inside the binary, or mapped from disk. The one place outside the kernels with
+//! `unsafe` code.
+
+use crate::checkpoint::files::CheckpointFile;
+use anyhow::{bail, ensure, Context, Result};
+use memmap2::Mmap;
+use std::fs::File;
+use std::ops::Deref;
+use std::path::Path;
+
+/// How a Git LFS pointer begins: the stand-in for a large file in a repository cloned without Git LFS.
+const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+
+/// The content of a file, never read as a whole: the pages of a tensor come in when it is converted.
+pub(super) struct FileBytes {
+    name: String,
+    content: Content,
+}
+
+enum Content {
+    Embedded(&'static [u8]),
+    Mapped(Mmap),
+}
+
+impl FileBytes {
+    /// Maps `file`, or takes its bytes from the binary.
+    ///
+    /// # Errors
+    /// Where the file cannot be opened or mapped, is empty, or is a Git LFS pointer; the message names it.
+    pub(super) fn open(file: &CheckpointFile) -> Result<FileBytes> {
+        let name = file.to_string();
+        let content = match file {
+            CheckpointFile::Embedded(_, bytes) => Content::Embedded(bytes),
+            CheckpointFile::Path(path) => Content::Mapped(map(path).with_context(|| format!("cannot read {name}"))?),
+        };
+        let bytes = FileBytes { name, content };
+        if bytes.starts_with(LFS_POINTER) {
+            bail!(
+                "{} is not the weights but a Git LFS pointer to them: \
+                 run `git lfs pull` in its folder, or download the file again",
+                bytes.name
+            );
+        }
+        Ok(bytes)
+    }
+
+    /// What messages call the file.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Deref for FileBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.content {
+            Content::Embedded(bytes) => bytes,
+            Content::Mapped(map) => map,
+        }
+    }
+}
+
+fn map(path: &Path) -> Result<Mmap> {
+    let file = File::open(path)?;
+    let metadata = file.metadata()?;
+    ensure!(metadata.is_file(), "it is not a regular file");
+    ensure!(metadata.len() > 0, "it is empty (0 bytes); download it again");
+    // SAFETY: the map is only ever read, and lives as long as every slice of it. Nobody may write to the file
+    // meanwhile, which no portable means can enforce; Hugging Face's cache keeps to it, as it never writes into a
+    // published file but replaces it, and a replaced file stays as it was under the map. Should somebody write into
+    // the file all the same: every offset and length was checked once against the length of this map and is kept
+    // outside it, and the tensors' bytes are plain numbers, valid whatever they are, so changed bytes are other
+    // weights, not an access out of bounds. A file made shorter ends the process with SIGBUS at the next touch of a
+    // page that is gone; that is the price of not reading hundreds of megabytes up front.
+    Ok(unsafe { Mmap::map(&file)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(content: &[u8]) -> Result<FileBytes> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        std::fs::write(&path, content).unwrap();
+        FileBytes::open(&CheckpointFile::Path(path))
+    }
+
+    #[test]
+    fn maps_what_the_file_holds() {
+        assert_eq!(&open(b"abc").unwrap()[..], b"abc");
+    }
+
+    #[test]
+    fn refuses_an_empty_file_and_a_pointer() {
+        let message = format!("{:#}", open(b"").err().unwrap());
+        assert!(message.contains("model.safetensors: it is empty"), "{message}");
+        let message =
+            format!("{:#}", open(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n").err().unwrap());
+        assert!(message.contains("git lfs pull"), "{message}");
+    }
+}

@@ -1,0 +1,54 @@
+//! The names that checkpoints give to BERT's tensors, brought to the one form that the model asks for.
+
+/// `name` in the form of transformers' BertForSequenceClassification (`bert.….LayerNorm.weight`, `classifier.bias`),
+/// or `None` for what a classifier does not use: buffers that only count positions, and heads of other tasks.
+///
+/// Accepted beside that form: `module.` in front (saved from PyTorch's DataParallel), the encoder's names without
+/// `bert.` (saved from a bare BertModel), and `gamma` and `beta` for a layer norm's weight and bias (imported from
+/// TensorFlow).
+pub(super) fn canonical(name: &str) -> Option<String> {
+    let name = name.strip_prefix("module.").unwrap_or(name);
+    if name.ends_with("embeddings.position_ids")
+        || name.ends_with("embeddings.token_type_ids")
+        || name.starts_with("cls.")
+    {
+        return None;
+    }
+    let is_bare = ["embeddings.", "encoder.", "pooler."].iter().any(|part| name.starts_with(part));
+    let prefix = if is_bare { "bert." } else { "" };
+    let name = match name.rsplit_once('.') {
+        Some((layer_norm, "gamma")) => format!("{prefix}{layer_norm}.weight"),
+        Some((layer_norm, "beta")) => format!("{prefix}{layer_norm}.bias"),
+        _ => format!("{prefix}{name}"),
+    };
+    Some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::canonical;
+
+    #[test]
+    fn brings_every_spelling_to_one_form() {
+        let norm = "bert.encoder.layer.0.output.LayerNorm";
+        for (stored, expected) in [
+            (format!("{norm}.weight"), format!("{norm}.weight")),
+            (format!("{norm}.gamma"), format!("{norm}.weight")),
+            (format!("module.{norm}.beta"), format!("{norm}.bias")),
+            ("encoder.layer.0.output.LayerNorm.gamma".into(), format!("{norm}.weight")),
+            ("pooler.dense.bias".into(), "bert.pooler.dense.bias".into()),
+            ("embeddings.word_embeddings.weight".into(), "bert.embeddings.word_embeddings.weight".into()),
+            ("classifier.weight".into(), "classifier.weight".into()),
+            ("gamma".into(), "gamma".into()),
+        ] {
+            assert_eq!(canonical(&stored).as_deref(), Some(&*expected), "{stored}");
+        }
+    }
+
+    #[test]
+    fn leaves_out_what_a_classifier_does_not_use() {
+        for stored in ["bert.embeddings.position_ids", "embeddings.position_ids", "cls.predictions.bias"] {
+            assert_eq!(canonical(stored), None, "{stored}");
+        }
+    }
+}

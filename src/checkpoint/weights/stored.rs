@@ -1,0 +1,286 @@
+//! A tensor as its file stores it, and its conversion into one that candle computes with.
+
+use anyhow::{bail, ensure, Context, Result};
+use candle_core::{DType, Device, Tensor};
+use safetensors::Dtype;
+use std::borrow::Cow;
+use std::ops::Range;
+
+/// Where a file keeps one tensor: what each format's reader gives for each name. Made only by [`Placed::contiguous`]
+/// and [`Placed::strided`], which check it against the file.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Placed {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    /// Elements from one index to the next in each dimension; `None` where the tensor is contiguous in C order.
+    strides: Option<Vec<usize>>,
+    /// Position in the file, from the first element to the end of the last one.
+    bytes: Range<usize>,
+}
+
+/// A view of a tensor in its file, without conversion.
+#[derive(Debug, Clone, Copy)]
+pub struct StoredTensor<'a> {
+    /// The element type, in safetensors' names whatever the format.
+    pub dtype: Dtype,
+    /// The dimensions.
+    pub shape: &'a [usize],
+    /// Elements from one index to the next in each dimension; `None` where the tensor is contiguous in C order.
+    pub strides: Option<&'a [usize]>,
+    /// Little-endian elements, from the tensor's first to its last: exactly those of the tensor where it is
+    /// contiguous. No alignment is promised.
+    pub bytes: &'a [u8],
+}
+
+impl Placed {
+    /// A tensor in C order in exactly the bytes `bytes` of the file.
+    ///
+    /// # Errors
+    /// Where shape and element type ask for another number of bytes.
+    pub(super) fn contiguous(dtype: Dtype, shape: Vec<usize>, bytes: Range<usize>) -> Result<Placed> {
+        let bits = num_elements(&shape).and_then(|n| n.checked_mul(dtype.bitsize()));
+        let bits = bits.with_context(|| format!("its shape {shape:?} has more elements than fit into memory"))?;
+        ensure!(
+            bits % 8 == 0 && bits / 8 == bytes.len(),
+            "its shape {shape:?} of {dtype} takes {} bytes, but the file gives it {}",
+            bits.div_ceil(8),
+            bytes.len()
+        );
+        Ok(Placed { dtype, shape, strides: None, bytes })
+    }
+
+    /// A view as PyTorch describes it: `shape` and `strides` from element `offset` on of a storage that has the bytes
+    /// `storage` of the file. All are the file's own numbers; a negative one is refused.
+    ///
+    /// # Errors
+    /// Where the view leaves the storage, or repeats elements so that it is larger than the storage
+    /// (`torch.Tensor.expand`): such a view could ask for any amount of memory.
+    pub(super) fn strided(
+        dtype: Dtype,
+        shape: &[i64],
+        strides: &[i64],
+        offset: i64,
+        storage: Range<usize>,
+    ) -> Result<Placed> {
+        ensure!(
+            shape.len() == strides.len(),
+            "its shape {shape:?} and its strides {strides:?} differ in number of dimensions"
+        );
+        let element_size = dtype.bitsize() / 8;
+        let stored = storage.len() / element_size;
+        let shape = non_negative(shape).with_context(|| format!("its shape {shape:?} has a negative dimension"))?;
+        let strides = non_negative(strides).with_context(|| format!("its strides {strides:?} are negative"))?;
+        let offset = usize::try_from(offset).with_context(|| format!("its storage offset {offset} is negative"))?;
+        let elements = num_elements(&shape)
+            .with_context(|| format!("its shape {shape:?} has more elements than fit into memory"))?;
+        let span = span(&shape, &strides).filter(|span| offset.checked_add(*span).is_some_and(|end| end <= stored));
+        let span = span.with_context(|| {
+            format!("its shape {shape:?} with strides {strides:?} from element {offset} on leaves its storage of {stored} elements")
+        })?;
+        ensure!(
+            elements <= stored,
+            "its shape {shape:?} repeats the {stored} elements of its storage: save it with .contiguous()"
+        );
+        let start = storage.start + offset * element_size;
+        let is_contiguous = is_c_order(&shape, &strides);
+        Ok(Placed {
+            dtype,
+            shape,
+            strides: (!is_contiguous).then_some(strides),
+            bytes: start..start + span * element_size,
+        })
+    }
+
+    /// The dimensions.
+    pub(super) fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The view on `file`, the content of the file that this was read from.
+    pub(super) fn view<'a>(&'a self, file: &'a [u8]) -> StoredTensor<'a> {
+        let bytes = file.get(self.bytes.clone()).expect("checked against the file's length when it was opened");
+        StoredTensor { dtype: self.dtype, shape: &self.shape, strides: self.strides.as_deref(), bytes }
+    }
+}
+
+/// `None` where a number is negative.
+fn non_negative(numbers: &[i64]) -> Option<Vec<usize>> {
+    numbers.iter().map(|&n| usize::try_from(n).ok()).collect()
+}
+
+/// The number of elements, or `None` past what the address space holds.
+fn num_elements(shape: &[usize]) -> Option<usize> {
+    shape.iter().try_fold(1usize, |product, &dimension| product.checked_mul(dimension))
+}
+
+/// Elements from the first to the last, both included; 0 for an empty tensor.
+fn span(shape: &[usize], strides: &[usize]) -> Option<usize> {
+    if shape.contains(&0) {
+        return Some(0);
+    }
+    shape.iter().zip(strides).try_fold(1usize, |span, (dimension, stride)| {
+        (dimension - 1).checked_mul(*stride).and_then(|step| span.checked_add(step))
+    })
+}
+
+/// Whether the elements lie one after the other in C order; the stride of a dimension of size 1 says nothing.
+fn is_c_order(shape: &[usize], strides: &[usize]) -> bool {
+    let mut expected = 1;
+    shape.contains(&0)
+        || shape.iter().zip(strides).rev().all(|(&dimension, &stride)| {
+            let fits = dimension == 1 || stride == expected;
+            expected *= dimension;
+            fits
+        })
+}
+
+impl<'a> StoredTensor<'a> {
+    /// The elements in C order: the file's own bytes where the tensor is contiguous, else a copy.
+    pub fn c_order(&self) -> Cow<'a, [u8]> {
+        match self.strides {
+            None => Cow::Borrowed(self.bytes),
+            Some(strides) => Cow::Owned(gather(self.bytes, self.dtype.bitsize() / 8, self.shape, strides)),
+        }
+    }
+
+    /// The tensor in `dtype` on `device`, its values converted as PyTorch's `.float()`, and from there `.half()` or
+    /// `.bfloat16()`, converts them.
+    ///
+    /// # Errors
+    /// Where the stored elements are no floating-point numbers of 16 bits or more, or the device fails.
+    pub fn to_tensor(&self, dtype: DType, device: &Device) -> Result<Tensor> {
+        let stored = match self.dtype {
+            Dtype::F16 => DType::F16,
+            Dtype::BF16 => DType::BF16,
+            Dtype::F32 => DType::F32,
+            Dtype::F64 => DType::F64,
+            other => bail!("it holds {other}, but weights are F16, BF16, F32 or F64"),
+        };
+        let tensor = Tensor::from_raw_buffer(&self.c_order(), stored, self.shape, &Device::Cpu)?;
+        // PyTorch goes from float64 to the 16-bit types through float32 too, so that both round alike.
+        let tensor = if dtype == stored { tensor } else { tensor.to_dtype(DType::F32)?.to_dtype(dtype)? };
+        Ok(tensor.to_device(device)?)
+    }
+}
+
+/// Copies the elements of a strided view into C order.
+fn gather(bytes: &[u8], element_size: usize, shape: &[usize], strides: &[usize]) -> Vec<u8> {
+    let elements: usize = shape.iter().product();
+    let mut out = Vec::with_capacity(elements * element_size);
+    let mut index = vec![0; shape.len()];
+    for _ in 0..elements {
+        let position: usize = index.iter().zip(strides).map(|(i, stride)| i * stride).sum();
+        out.extend_from_slice(&bytes[position * element_size..(position + 1) * element_size]);
+        for (i, &dimension) in index.iter_mut().zip(shape).rev() {
+            *i += 1;
+            if *i < dimension {
+                break;
+            }
+            *i = 0;
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn floats(numbers: impl IntoIterator<Item = f32>) -> Vec<u8> {
+        numbers.into_iter().flat_map(f32::to_le_bytes).collect()
+    }
+
+    fn values(placed: &Placed, file: &[u8]) -> Vec<f32> {
+        let tensor = placed.view(file).to_tensor(DType::F32, &Device::Cpu).unwrap();
+        assert_eq!(tensor.dims(), placed.shape());
+        tensor.flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    fn strided(shape: &[i64], strides: &[i64], offset: i64) -> Result<Placed> {
+        Placed::strided(Dtype::F32, shape, strides, offset, 4..4 + 12 * 4)
+    }
+
+    #[test]
+    fn reads_views_in_c_order() {
+        let file = [vec![0; 4], floats((0..12).map(|i| i as f32))].concat();
+        let whole = strided(&[3, 4], &[4, 1], 0).unwrap();
+        assert!(whole.view(&file).strides.is_none());
+        assert_eq!(values(&whole, &file), (0..12).map(|i| i as f32).collect::<Vec<_>>());
+        let transposed = strided(&[4, 3], &[1, 4], 0).unwrap();
+        assert_eq!(values(&transposed, &file)[..4], [0.0, 4.0, 8.0, 1.0]);
+        let sliced = strided(&[2, 2], &[4, 2], 5).unwrap();
+        assert_eq!(values(&sliced, &file), [5.0, 7.0, 9.0, 11.0]);
+        let one_row = strided(&[1, 4], &[9, 1], 8).unwrap();
+        assert!(one_row.view(&file).strides.is_none(), "the stride of a dimension of size 1 says nothing");
+        assert_eq!(values(&one_row, &file), [8.0, 9.0, 10.0, 11.0]);
+        assert_eq!(values(&strided(&[], &[], 7).unwrap(), &file), [7.0]);
+        assert!(values(&strided(&[0, 4], &[4, 1], 12).unwrap(), &file).is_empty());
+    }
+
+    #[test]
+    fn refuses_views_that_leave_or_repeat_the_storage() {
+        let message = |result: Result<Placed>| format!("{:#}", result.unwrap_err());
+        for (shape, strides, offset, expected) in [
+            (&[3i64, 4][..], &[4i64, 1][..], 1, "leaves its storage of 12 elements"),
+            (&[3, 4], &[4, 2], 0, "leaves its storage"),
+            (&[2], &[i64::MAX], 0, "leaves its storage"),
+            (&[3], &[i64::MAX], 0, "leaves its storage"),
+            (&[1], &[1], 12, "leaves its storage"),
+            (&[0], &[1], 13, "leaves its storage"),
+            (&[3, 4], &[1], 0, "differ in number of dimensions"),
+            (&[-3, 4], &[4, 1], 0, "negative dimension"),
+            (&[3, 4], &[-4, 1], 0, "are negative"),
+            (&[3, 4], &[4, 1], -1, "storage offset -1 is negative"),
+            (&[1 << 40], &[0], 0, "repeats the 12 elements"),
+            (&[1 << 40, 1 << 40], &[0, 0], 0, "more elements than fit into memory"),
+        ] {
+            let message = message(strided(shape, strides, offset));
+            assert!(message.contains(expected), "{shape:?} {strides:?} {offset}: {message}");
+        }
+    }
+
+    #[test]
+    fn refuses_a_shape_of_another_size_than_its_bytes() {
+        let message =
+            |shape: &[usize]| format!("{:#}", Placed::contiguous(Dtype::F32, shape.to_vec(), 8..24).unwrap_err());
+        assert!(message(&[5]).contains("takes 20 bytes, but the file gives it 16"));
+        assert!(message(&[1 << 62, 4]).contains("more elements than fit into memory"));
+        assert!(message(&[1 << 62]).contains("more elements than fit into memory"));
+        assert!(Placed::contiguous(Dtype::F32, vec![2, 2], 8..24).is_ok());
+    }
+
+    #[test]
+    fn converts_as_pytorch_does() {
+        // Bit patterns: 1.0, the largest finite, the smallest subnormal, -0.0 and infinity of each type.
+        let half = [0x3c00u16, 0x7bff, 0x0001, 0x8000, 0x7c00].map(u16::to_le_bytes).concat();
+        let placed = Placed::contiguous(Dtype::F16, vec![5], 0..10).unwrap();
+        let expected = [1.0, 65504.0, 2f32.powi(-24), -0.0, f32::INFINITY];
+        assert_eq!(values(&placed, &half).map_bits(), expected.to_vec().map_bits());
+        let bfloat = [0x3f80u16, 0x7f7f, 0x0001, 0x8000, 0x7f80].map(u16::to_le_bytes).concat();
+        let placed = Placed::contiguous(Dtype::BF16, vec![5], 0..10).unwrap();
+        let expected = [1.0, f32::from_bits(0x7f7f_0000), f32::from_bits(0x0001_0000), -0.0, f32::INFINITY];
+        assert_eq!(values(&placed, &bfloat).map_bits(), expected.to_vec().map_bits());
+        // 1 + 2^-24 lies halfway between two float32 and goes to the even one; a hair more goes up.
+        let double =
+            [1.0 + 2f64.powi(-24), 1.0 + 2f64.powi(-24) + 2f64.powi(-40), 1e300].map(f64::to_le_bytes).concat();
+        let placed = Placed::contiguous(Dtype::F64, vec![3], 0..24).unwrap();
+        assert_eq!(values(&placed, &double), [1.0, 1.0 + f32::EPSILON, f32::INFINITY]);
+    }
+
+    trait MapBits {
+        fn map_bits(self) -> Vec<u32>;
+    }
+
+    impl MapBits for Vec<f32> {
+        fn map_bits(self) -> Vec<u32> {
+            self.into_iter().map(f32::to_bits).collect()
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_no_floating_point_number() {
+        let placed = Placed::contiguous(Dtype::I64, vec![1], 0..8).unwrap();
+        let error = placed.view(&[0; 8]).to_tensor(DType::F32, &Device::Cpu).unwrap_err();
+        assert_eq!(format!("{error:#}"), "it holds I64, but weights are F16, BF16, F32 or F64");
+    }
+}
