@@ -3,6 +3,8 @@
 
 mod exactness;
 mod harness;
+mod hub;
+mod hub_server;
 mod pipes;
 mod program;
 mod readme;

@@ -13,7 +13,6 @@ pub struct HubError {
     /// What a caller may want to tell apart.
     pub kind: HubErrorKind,
     sentence: String,
-    cause: Option<Box<dyn Error + Send + Sync>>,
 }
 
 /// The kinds of [`HubError`] that call for different reactions.
@@ -35,15 +34,11 @@ impl fmt::Display for HubError {
     }
 }
 
-impl Error for HubError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.cause.as_ref().map(|cause| &**cause as &(dyn Error + 'static))
-    }
-}
+impl Error for HubError {}
 
 impl HubError {
     pub(super) fn new(kind: HubErrorKind, sentence: String) -> HubError {
-        HubError { kind, sentence, cause: None }
+        HubError { kind, sentence }
     }
 }
 
@@ -53,7 +48,7 @@ pub(super) enum Failure {
     /// An answer with an error status.
     Status(Refusal),
     /// No usable answer.
-    Connection { reason: String, transient: bool, cause: Option<Box<dyn Error + Send + Sync>> },
+    Connection { reason: String, transient: bool },
 }
 
 /// An answer with an error status.
@@ -71,12 +66,12 @@ pub(super) struct Refusal {
 impl Failure {
     /// A connection that can be tried again.
     pub(super) fn broken(reason: impl Into<String>) -> Failure {
-        Failure::Connection { reason: reason.into(), transient: true, cause: None }
+        Failure::Connection { reason: reason.into(), transient: true }
     }
 
     /// An answer that will not be better the next time.
     pub(super) fn senseless(reason: impl Into<String>) -> Failure {
-        Failure::Connection { reason: reason.into(), transient: false, cause: None }
+        Failure::Connection { reason: reason.into(), transient: false }
     }
 
     /// Whether the same request may succeed in a moment.
@@ -120,11 +115,10 @@ impl Asked<'_> {
     pub(super) fn explain(&self, failure: Failure) -> HubError {
         match failure {
             Failure::Status(refusal) => self.explain_refusal(&refusal),
-            Failure::Connection { reason, cause, .. } => HubError {
-                kind: HubErrorKind::Unreachable,
-                sentence: format!("cannot fetch {} from {}: {reason}; {}", self.model_id, self.endpoint, other_ways()),
-                cause,
-            },
+            Failure::Connection { reason, .. } => HubError::new(
+                HubErrorKind::Unreachable,
+                format!("cannot fetch {} from {}: {reason}; {}", self.model_id, self.endpoint, other_ways()),
+            ),
         }
     }
 
@@ -237,13 +231,13 @@ pub(super) fn disk_error(error: io::Error, doing: &str, path: &Path) -> anyhow::
              (what has arrived is kept), or set HF_HOME to a folder on a larger disk"
         ),
         io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => format!(
-            "cannot {doing}: the limit on what may be stored in {folder} is reached ({error}); start again with \
+            "cannot {doing}: the limit on what may be stored in {folder} is reached; start again with \
              more room (what has arrived is kept), or set HF_HOME to another folder"
         ),
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            format!("cannot {doing} in {folder} ({error}): make it writable, or set HF_HOME to a folder that is")
+            format!("cannot {doing} in {folder}: make it writable, or set HF_HOME to a folder that is")
         }
-        _ => format!("cannot {doing} at {} ({error})", path.display()),
+        _ => format!("cannot {doing} at {}", path.display()),
     };
     anyhow::Error::new(error).context(sentence)
 }

@@ -18,6 +18,8 @@ use url::Url;
 
 /// Redirects that one request may go through.
 const MAX_REDIRECTS: usize = 10;
+/// What stands in a message for a proxy, whose URL may carry a password.
+const PROXY: &str = "the proxy that HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names";
 /// The most that an answer which is no file may hold.
 const MAX_DOCUMENT: u64 = 64 << 20;
 
@@ -139,7 +141,7 @@ impl Transport {
         if let Some(from) = from {
             request = request.set("Range", &format!("bytes={from}-"));
         }
-        request.call().map_err(|error| failure(error, url))
+        request.call().map_err(|error| failure(error, url, self.proxies.proxy_for(url).is_some()))
     }
 
     fn agent(&self, url: &Url) -> Result<Agent, Failure> {
@@ -155,10 +157,9 @@ impl Transport {
             .timeout_write(self.patience.stall)
             .user_agent(concat!("agnews/", env!("CARGO_PKG_VERSION")));
         if let Some(proxy) = proxy {
-            builder = builder.proxy(ureq::Proxy::new(proxy).map_err(|_| {
-                // The URL is not shown: it may carry a password.
-                Failure::senseless("the proxy's URL in the environment (HTTPS_PROXY, ALL_PROXY) is malformed")
-            })?);
+            builder = builder.proxy(
+                ureq::Proxy::new(proxy).map_err(|_| Failure::senseless(format!("the URL of {PROXY} is malformed")))?,
+            );
         }
         let agent = builder.build();
         agents.push((proxy.map(str::to_string), agent.clone()));
@@ -167,7 +168,7 @@ impl Transport {
 }
 
 /// The failure behind an error of the HTTP client, in words.
-fn failure(error: ureq::Error, url: &Url) -> Failure {
+fn failure(error: ureq::Error, url: &Url, through_proxy: bool) -> Failure {
     match error {
         ureq::Error::Status(code, response) => {
             let header = |name: &str| response.header(name).map(str::to_string);
@@ -180,9 +181,10 @@ fn failure(error: ureq::Error, url: &Url) -> Failure {
         }
         ureq::Error::Transport(transport) => {
             let host = url.host_str().unwrap_or_default();
+            let peer = if through_proxy { PROXY } else { host };
             let detail = root_cause(&transport);
             let (reason, transient) = match transport.kind() {
-                ErrorKind::Dns => (format!("the host {host} was not found ({detail})"), true),
+                ErrorKind::Dns => (format!("{peer} was not found ({detail})"), true),
                 _ if detail.contains("certificate") => (
                     format!(
                         "the certificate of {host} is not trusted ({detail}); if a proxy stands between, add its \
@@ -190,16 +192,16 @@ fn failure(error: ureq::Error, url: &Url) -> Failure {
                     ),
                     false,
                 ),
-                ErrorKind::ConnectionFailed => (format!("no connection to {host} ({detail})"), true),
-                ErrorKind::ProxyConnect => ("the proxy did not connect (HTTPS_PROXY, ALL_PROXY)".to_string(), true),
-                ErrorKind::ProxyUnauthorized => ("the proxy wants other credentials".to_string(), false),
-                ErrorKind::Io => (format!("the connection to {host} broke ({detail})"), true),
+                ErrorKind::ConnectionFailed => (format!("no connection to {peer} ({detail})"), true),
+                ErrorKind::ProxyConnect => (format!("{PROXY} did not connect"), true),
+                ErrorKind::ProxyUnauthorized => (format!("{PROXY} wants other credentials"), false),
+                ErrorKind::Io => (format!("the connection to {peer} broke ({detail})"), true),
                 ErrorKind::BadStatus | ErrorKind::BadHeader => {
-                    (format!("{host} does not answer as a web server does"), true)
+                    (format!("{peer} does not answer as a web server does"), true)
                 }
-                _ => (format!("the request to {host} failed ({detail})"), false),
+                _ => (format!("the request to {peer} failed ({detail})"), false),
             };
-            Failure::Connection { reason, transient, cause: Some(Box::new(transport)) }
+            Failure::Connection { reason, transient }
         }
     }
 }
@@ -210,7 +212,7 @@ pub(super) fn broken_body(error: io::Error) -> Failure {
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => "the connection stalled".to_string(),
         _ => format!("the connection broke ({error})"),
     };
-    Failure::Connection { reason, transient: true, cause: Some(Box::new(error)) }
+    Failure::broken(reason)
 }
 
 fn root_cause(error: &(dyn Error + 'static)) -> String {
