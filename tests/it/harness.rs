@@ -116,6 +116,12 @@ impl Outcome {
         self
     }
 
+    /// Expects that to be shown nowhere.
+    pub fn hides(self, secret: &str) -> Outcome {
+        assert!(!self.stdout.contains(secret) && !self.stderr.contains(secret), "{}", self.shown);
+        self
+    }
+
     /// Expects standard output to be exactly that.
     pub fn prints(self, stdout: &str) -> Outcome {
         assert_eq!(self.stdout, stdout, "{}", self.shown);

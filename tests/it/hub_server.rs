@@ -32,8 +32,6 @@ pub(crate) enum Fault {
     Slow(usize, Duration),
     /// An error status, with the Hub's `X-Error-Code` where it is not empty.
     Status(u16, &'static str),
-    /// An error status with more headers.
-    Headers(u16, Vec<(&'static str, String)>),
     /// A redirect to the very same address.
     Loop,
     /// A page of HTML with status 200, as a captive portal sends it.
@@ -492,9 +490,6 @@ fn misbehave(stream: &mut TcpStream, request: &Request, mut answer: Answer, faul
             None
         }
         Fault::Status(status, code) => Some(Answer::error(status, code)),
-        Fault::Headers(status, headers) => {
-            Some(headers.into_iter().fold(Answer::new(status, ""), |answer, (name, value)| answer.with(name, value)))
-        }
         Fault::Loop => Some(Answer::new(307, "").with("Location", request.target.clone())),
         Fault::Portal => Some(
             Answer::new(200, "<html>Please accept the terms of this Wi-Fi</html>").with("Content-Type", "text/html"),

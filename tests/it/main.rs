@@ -4,6 +4,7 @@
 mod exactness;
 mod harness;
 mod hub;
+mod hub_program;
 mod hub_server;
 mod pipes;
 mod program;
