@@ -11,13 +11,20 @@ use std::time::Duration;
 const ID: &str = "org/small";
 const TEXT: &str = "The striker scored twice in the second half and the crowd went home happy";
 
+/// The files of the embedded model, and one that no checkpoint needs.
+pub(crate) fn embedded_model() -> [(&'static str, &'static [u8]); 5] {
+    [
+        ("config.json", include_bytes!("../../src/checkpoint/builtin/config.json")),
+        ("tokenizer.json", include_bytes!("../../src/checkpoint/builtin/tokenizer.json")),
+        ("tokenizer_config.json", include_bytes!("../../src/checkpoint/builtin/tokenizer_config.json")),
+        ("model.safetensors", include_bytes!("../../src/checkpoint/builtin/model.safetensors")),
+        ("README.md", include_bytes!("../../src/checkpoint/builtin/README.md")),
+    ]
+}
+
 fn server() -> HubServer {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/checkpoint/builtin");
-    let names = ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"];
-    let contents: Vec<Vec<u8>> = names.iter().map(|name| fs::read(folder.join(name)).unwrap()).collect();
-    let files: Vec<(&str, &[u8])> = names.iter().copied().zip(contents.iter().map(Vec::as_slice)).collect();
     let server = HubServer::start();
-    server.commit(ID, "main", &files);
+    server.commit(ID, "main", &embedded_model());
     server
 }
 

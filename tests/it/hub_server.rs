@@ -549,3 +549,15 @@ fn unescape(path: &str) -> String {
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }
+
+/// For `tests/hub_python_client.py`: prints its address and serves the embedded model until standard input ends.
+#[test]
+#[ignore = "a server for other programs, not a test"]
+fn serves_until_standard_input_ends() {
+    let server = HubServer::start();
+    for revision in ["main", "refs/pr/1"] {
+        server.commit("org/small", revision, &crate::hub_program::embedded_model());
+    }
+    writeln!(std::io::stdout(), "\nendpoint {}", server.endpoint()).unwrap();
+    std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
+}
