@@ -3,6 +3,7 @@
 
 mod exactness;
 mod harness;
+mod hostile;
 mod hub;
 mod hub_program;
 mod hub_server;
