@@ -281,26 +281,26 @@ fn the_default_checkpoint_prefers_its_converted_weights() {
 #[test]
 fn sharded_weights_come_with_all_their_shards() {
     let setup = setup();
-    let index = br#"{"weight_map": {"a": "model-1.safetensors", "b": "parts/model-2.safetensors", "c": "model-1.safetensors"}}"#;
+    let index = br#"{"weight_map": {"a": "model-1.safetensors", "b": "parts/model #2?.safetensors", "c": "model-1.safetensors"}}"#;
     let files: [(&str, &[u8]); 6] = [
         ("config.json", b"{}"),
         ("tokenizer.json", b"{}"),
         ("tokenizer_config.json", b"{}"),
         ("model.safetensors.index.json", index),
         ("model-1.safetensors", b"one"),
-        ("parts/model-2.safetensors", b"two"),
+        ("parts/model #2?.safetensors", b"two"),
     ];
     setup.server.commit("org/sharded", "main", &files);
     let snapshot = setup.get("org/sharded", None).unwrap();
-    assert_eq!(fs::read(snapshot.folder.join("parts/model-2.safetensors")).unwrap(), b"two");
+    assert_eq!(fs::read(snapshot.folder.join("parts/model #2?.safetensors")).unwrap(), b"two");
     assert_eq!(snapshot.files.len(), files.len());
     setup.server.forget_requests();
     assert_eq!(setup.get("org/sharded", None).unwrap(), snapshot);
     assert!(setup.server.requests().is_empty());
-    fs::remove_file(snapshot.folder.join("parts/model-2.safetensors")).unwrap();
+    fs::remove_file(snapshot.folder.join("parts/model #2?.safetensors")).unwrap();
     let offline = Setup { offline: true, ..setup };
     let error = offline.get("org/sharded", None).unwrap_err().to_string();
-    assert!(error.contains("lacks parts/model-2.safetensors"), "{error}");
+    assert!(error.contains("lacks parts/model #2?.safetensors"), "{error}");
 }
 
 #[test]

@@ -223,10 +223,10 @@ fn read_request(reader: &mut BufReader<TcpStream>, storage: bool) -> Option<Requ
     reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
     let mut words = line.split_whitespace();
     let (method, target) = (words.next()?.to_string(), words.next()?.to_string());
-    // A request to a proxy names the host, too.
-    let target = match target.strip_prefix("http://").and_then(|rest| rest.split_once('/')) {
-        Some((_, path)) => format!("/{path}"),
-        None => target,
+    // A request to a proxy, or through one, may name the host, too.
+    let target = match target.split_once("://").and_then(|(_, rest)| rest.split_once('/')) {
+        Some((_, path)) if target.starts_with("http") => format!("/{path}"),
+        _ => target,
     };
     let mut headers = BTreeMap::new();
     loop {

@@ -104,7 +104,7 @@ impl RepoCache {
     pub(super) fn lock(&self, blob: &BlobId, file: &RepoPath, progress: &dyn DownloadProgress) -> Result<BlobLock> {
         let path = self.locks.join(format!("{}.lock", blob.as_str()));
         let fault = |error| disk_error(error, "create a lock for the download", &path);
-        fs::create_dir_all(&self.locks).map_err(fault)?;
+        fs::create_dir_all(&self.locks).map_err(|error| disk_error(error, "create the cache's folder", &self.locks))?;
         let lock = File::options().create(true).truncate(false).write(true).open(&path).map_err(fault)?;
         let started = Instant::now();
         loop {
@@ -197,6 +197,7 @@ impl RepoCache {
     }
 }
 
+/// Whether the file system has no locks: `ENOLCK`, `ENOSYS` and `EOPNOTSUPP` by their numbers on Linux and macOS.
 fn is_unsupported(error: &io::Error) -> bool {
     error.kind() == ErrorKind::Unsupported || cfg!(unix) && matches!(error.raw_os_error(), Some(37 | 38 | 77 | 78 | 95))
 }

@@ -219,7 +219,7 @@ impl Refusal {
 
 /// The two ways on where the Hub cannot be reached.
 pub(super) fn other_ways() -> &'static str {
-    "without it there is the embedded model, `-m builtin`, or a checkpoint in a local folder, `-m ./FOLDER`"
+    "without the Hub there is the embedded model, `-m builtin`, or a checkpoint in a local folder, `-m ./FOLDER`"
 }
 
 /// The sentence for an error of the file system while `doing` something at `path`.
@@ -237,7 +237,7 @@ pub(super) fn disk_error(error: io::Error, doing: &str, path: &Path) -> anyhow::
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             format!("cannot {doing} in {folder}: make it writable, or set HF_HOME to a folder that is")
         }
-        _ => format!("cannot {doing} at {}", path.display()),
+        _ => format!("cannot {doing} at {} (HF_HOME can name another folder)", path.display()),
     };
     anyhow::Error::new(error).context(sentence)
 }

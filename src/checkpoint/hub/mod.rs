@@ -285,10 +285,9 @@ impl Fetch<'_> {
         Ok(Listing::parse(&answer).map_err(|fault| self.asked.explain(Failure::senseless(fault)))?)
     }
 
-    /// The repository at a revision for hf-hub, which escapes no more than the slash.
+    /// The repository at a revision for hf-hub, which would escape no more than the slash.
     fn repo(&self, revision: &str) -> Repo {
-        let escaped = url::form_urlencoded::byte_serialize(revision.as_bytes()).collect::<String>();
-        Repo::with_revision(self.asked.model_id.to_string(), RepoType::Model, escaped)
+        Repo::with_revision(self.asked.model_id.to_string(), RepoType::Model, names::escaped(revision))
     }
 
     /// The path of `file` in the snapshot, where it is whole when this returns.
@@ -298,7 +297,7 @@ impl Fetch<'_> {
         let stated = listing.statement(file).ok_or_else(|| {
             anyhow!("{} has no file {file} at revision {}, although its index names it", asked.model_id, asked.revision)
         })?;
-        let url = Url::parse(&self.api.repo(self.repo(commit.as_str())).url(file.as_str()))
+        let url = Url::parse(&self.api.repo(self.repo(commit.as_str())).url(&file.escaped()))
             .with_context(|| format!("the URL of {file} is malformed"))?;
         let (blob, size) = self.identify(stated, &url).map_err(|failure| asked.explain(failure))?;
 

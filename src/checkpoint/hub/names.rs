@@ -140,6 +140,11 @@ impl RepoPath {
         self.0.split('/').fold(folder.to_path_buf(), |path, part| path.join(part))
     }
 
+    /// The path for a URL.
+    pub(super) fn escaped(&self) -> String {
+        self.0.split('/').map(escaped).collect::<Vec<_>>().join("/")
+    }
+
     /// How many folders lie between the repository's root and the file.
     pub(super) fn depth(&self) -> usize {
         self.0.matches('/').count()
@@ -200,6 +205,15 @@ impl BlobId {
 
 fn is_hex(text: &str, digits: usize) -> bool {
     text.len() == digits && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
+/// `text` as one part of a URL's path: all but RFC 3986's unreserved characters are escaped.
+pub(super) fn escaped(text: &str) -> String {
+    let escape = |byte: u8| match byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+        true => char::from(byte).to_string(),
+        false => format!("%{byte:02X}"),
+    };
+    text.bytes().map(escape).collect()
 }
 
 /// `text` for a message: what a terminal would obey is escaped, and a long text is cut.
@@ -278,6 +292,12 @@ mod tests {
         for etag in ["", "\"\"", "\"../../x\"", "/etc/passwd", "..", ".", "a/b", "a\\b", "a b", "x.incomplete", "C:x"] {
             assert_eq!(BlobId::from_etag(etag), None, "{etag}");
         }
+    }
+
+    #[test]
+    fn urls_carry_names_as_they_are() {
+        assert_eq!(escaped("refs/pr/1"), "refs%2Fpr%2F1");
+        assert_eq!(RepoPath::parse("a b/100%#?.bin").unwrap().escaped(), "a%20b/100%25%23%3F.bin");
     }
 
     #[test]
