@@ -4,10 +4,16 @@
 //! the file before it is used, allocates no more than the file's own size justifies, and names file and field in
 //! its errors.
 
+mod index;
 mod mapped;
 mod names;
+mod pickle;
 mod safetensors;
+mod state_dict;
 mod stored;
+mod torch_legacy;
+mod torch_zip;
+mod zip_directory;
 
 pub use stored::StoredTensor;
 
@@ -18,12 +24,33 @@ use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{Init, VarBuilder};
 use mapped::FileBytes;
 use std::collections::btree_map::Entry;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use stored::Placed;
 
-/// The name of a file that holds all tensors in the safetensors format.
-const SAFETENSORS: &str = "model.safetensors";
+/// What may hold a checkpoint's tensors, the best first.
+const CANDIDATES: [(&str, Format, Parts); 4] = [
+    ("model.safetensors", Format::Safetensors, Parts::One),
+    ("model.safetensors.index.json", Format::Safetensors, Parts::Shards),
+    ("pytorch_model.bin", Format::Torch, Parts::One),
+    ("pytorch_model.bin.index.json", Format::Torch, Parts::Shards),
+];
+
+/// What a file of tensors is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Safetensors,
+    /// `torch.save`: which of its two formats, the first bytes tell.
+    Torch,
+}
+
+/// How many files the tensors are in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Parts {
+    One,
+    /// Several, which an index names.
+    Shards,
+}
 
 /// All tensors of a checkpoint by their canonical names (see [`names::canonical`]). Cheap to clone.
 #[derive(Clone)]
@@ -48,23 +75,18 @@ struct Located {
 }
 
 impl Weights {
-    /// Opens `model.safetensors`.
+    /// Opens `model.safetensors`, else `model.safetensors.index.json` and its shards, else `pytorch_model.bin` in either
+    /// of PyTorch's formats, else `pytorch_model.bin.index.json` and its shards. The files are mapped, not read.
     ///
     /// # Errors
-    /// Where the checkpoint has none of these (the message lists what it has), or a file cannot be read.
+    /// Where the checkpoint has none of these (the message lists what it has), or a file cannot be read or is damaged;
+    /// the message names the file and what is wrong in it.
     pub fn open(files: &CheckpointFiles) -> Result<Weights> {
-        match files.find(SAFETENSORS) {
-            Some(file) => Weights::from_file(&file),
-            None => bail!("{files} has no {SAFETENSORS}; it has {}", files.names().join(", ")),
-        }
-    }
-
-    fn from_file(file: &CheckpointFile) -> Result<Weights> {
-        let bytes = FileBytes::open(file)?;
-        let tensors = safetensors::read(&bytes).with_context(|| format!("cannot read {file}"))?;
-        let mut shared = Shared { origin: file.to_string(), files: vec![bytes], tensors: BTreeMap::new() };
-        for (name, placed) in tensors {
-            shared.add(name, placed, 0)?;
+        let (file, format, parts) = choose(files)?;
+        let mut shared = Shared { origin: file.to_string(), files: Vec::new(), tensors: BTreeMap::new() };
+        match parts {
+            Parts::One => shared.add_file(&file, format)?,
+            Parts::Shards => shared.add_shards(&file, format, files)?,
         }
         Ok(Weights { shared: Arc::new(shared) })
     }
@@ -119,9 +141,70 @@ impl Weights {
     }
 }
 
+/// The best of [`CANDIDATES`] that is there.
+fn choose(files: &CheckpointFiles) -> Result<(CheckpointFile, Format, Parts)> {
+    let names = files.names();
+    for (name, format, parts) in CANDIDATES {
+        if let Some(file) = files.find(name) {
+            return Ok((file, format, parts));
+        }
+        // Not passed over in favour of the next, which may hold other weights.
+        ensure!(
+            !names.iter().any(|present| present == name),
+            "{files} has a {name} that is not a file: it is a folder, or a link to what is not there"
+        );
+    }
+    let wanted = CANDIDATES.map(|(name, ..)| name).join(", ");
+    let present = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
+    bail!("{files} has no weights that agnews can read ({wanted}); it has {present}")
+}
+
+/// Where each tensor of a file lies.
+fn read(bytes: &[u8], format: Format) -> Result<Vec<(String, Placed)>> {
+    match format {
+        Format::Safetensors => safetensors::read(bytes),
+        Format::Torch if bytes.starts_with(zip_directory::FIRST_BYTES) => torch_zip::read(bytes),
+        Format::Torch if bytes.first() == Some(&torch_legacy::FIRST_BYTE) => torch_legacy::read(bytes),
+        Format::Torch => bail!("it is no file of torch.save: it begins neither as a zip archive nor as a pickle"),
+    }
+}
+
 impl Shared {
-    /// Files the tensor `stored_name` of file `file` under its canonical name.
-    fn add(&mut self, stored_name: String, placed: Placed, file: usize) -> Result<()> {
+    /// Takes all tensors of `file`.
+    fn add_file(&mut self, file: &CheckpointFile, format: Format) -> Result<()> {
+        let bytes = FileBytes::open(file)?;
+        let tensors = read(&bytes, format).with_context(|| format!("cannot read {file}"))?;
+        for (name, placed) in tensors {
+            self.add(name, placed)?;
+        }
+        self.files.push(bytes);
+        Ok(())
+    }
+
+    /// Takes from each shard that `index` names the tensors that it gives to this shard.
+    fn add_shards(&mut self, index: &CheckpointFile, format: Format, files: &CheckpointFiles) -> Result<()> {
+        let bytes = FileBytes::open(index)?;
+        let shards = index::read(&bytes).with_context(|| format!("cannot read {index}"))?;
+        for (shard, names) in shards {
+            let file = files.find(&shard);
+            let file = file.with_context(|| format!("{index} names the shard {shard}, which is not there"))?;
+            let bytes = FileBytes::open(&file)?;
+            let tensors = read(&bytes, format).with_context(|| format!("cannot read {file}"))?;
+            let mut tensors: HashMap<String, Placed> = tensors.into_iter().collect();
+            for name in names {
+                let placed = tensors
+                    .remove(&name)
+                    .with_context(|| format!("{file} lacks tensor {}, which {index} says is in it", quoted(&name)))?;
+                self.add(name, placed)?;
+            }
+            self.files.push(bytes);
+        }
+        Ok(())
+    }
+
+    /// Keeps the tensor `stored_name` of the file that comes next in `files` under its canonical name.
+    fn add(&mut self, stored_name: String, placed: Placed) -> Result<()> {
+        let file = self.files.len();
         let Some(name) = names::canonical(&stored_name) else { return Ok(()) };
         match self.tensors.entry(name) {
             Entry::Occupied(first) => bail!(

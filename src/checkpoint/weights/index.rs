@@ -1,0 +1,84 @@
+//! `*.index.json`: which shard each tensor of a large checkpoint is in.
+
+use super::quoted;
+use anyhow::{anyhow, ensure, Context, Result};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Component, Path};
+
+/// The tensors of each shard, by the shard's file name.
+///
+/// # Errors
+/// Where the index is no JSON object with a `weight_map` from names to files, or a file is not in the index's folder.
+pub(super) fn read(json: &[u8]) -> Result<BTreeMap<String, Vec<String>>> {
+    let index: Value = serde_json::from_slice(json).context("it is not valid JSON")?;
+    let weight_map = index.get("weight_map").and_then(Value::as_object);
+    let weight_map = weight_map.context("it has no weight_map, an object with the file of each tensor")?;
+    ensure!(!weight_map.is_empty(), "its weight_map is empty");
+    let mut shards: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (tensor, shard) in weight_map {
+        let shard = shard.as_str().filter(|shard| is_file_name(shard)).ok_or_else(|| {
+            anyhow!(
+                "its weight_map gives {} for {}, not the name of a file beside it",
+                shortened(shard),
+                quoted(tensor)
+            )
+        })?;
+        shards.entry(shard.to_owned()).or_default().push(tensor.clone());
+    }
+    Ok(shards)
+}
+
+/// Whether `name` cannot leave its folder, on any system.
+fn is_file_name(name: &str) -> bool {
+    let mut components = Path::new(name).components();
+    matches!((components.next(), components.next()), (Some(Component::Normal(only)), None) if only == name)
+        && !name.contains(['/', '\\', ':', '\0'])
+}
+
+fn shortened(value: &Value) -> String {
+    match value {
+        Value::String(text) => quoted(text),
+        Value::Array(_) => "an array".into(),
+        Value::Object(_) => "an object".into(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_tensors_by_shard() {
+        let json = br#"{"metadata":{"total_size":8},"weight_map":{"b":"2.bin","a":"1.bin","c":"2.bin"}}"#;
+        let shards = read(json).unwrap();
+        assert_eq!(shards["1.bin"], ["a"]);
+        assert_eq!(shards["2.bin"], ["b", "c"]);
+    }
+
+    #[test]
+    fn refuses_other_shapes_and_files_elsewhere() {
+        for (json, expected) in [
+            ("", "not valid JSON"),
+            ("[]", "no weight_map"),
+            ("{\"weight_map\":[]}", "no weight_map"),
+            ("{\"weight_map\":{}}", "is empty"),
+            ("{\"weight_map\":{\"a\":1}}", "gives 1 for \"a\""),
+            ("{\"weight_map\":{\"a\":{\"a\":\"a\"}}}", "gives an object for \"a\""),
+            ("{\"weight_map\":{\"a\":\"\"}}", "not the name of a file beside it"),
+            ("{\"weight_map\":{\"a\":\"..\"}}", "not the name of a file beside it"),
+            ("{\"weight_map\":{\"a\":\".\"}}", "not the name of a file beside it"),
+            ("{\"weight_map\":{\"a\":\"../x\"}}", "not the name of a file beside it"),
+            ("{\"weight_map\":{\"a\":\"/etc/passwd\"}}", "not the name of a file beside it"),
+            ("{\"weight_map\":{\"a\":\"x/\"}}", "not the name of a file beside it"),
+            ("{\"weight_map\":{\"a\":\"x/y\"}}", "not the name of a file beside it"),
+            ("{\"weight_map\":{\"a\":\"c:\\\\x\"}}", "not the name of a file beside it"),
+        ] {
+            let message = format!("{:#}", read(json.as_bytes()).unwrap_err());
+            assert!(message.contains(expected), "{json}: {message}");
+        }
+        let deep = "[".repeat(200_000);
+        assert!(read(deep.as_bytes()).is_err());
+    }
+}

@@ -1,0 +1,477 @@
+//! A reader of Python's pickle format for state dicts of tensors, and for nothing else.
+//!
+//! A pickle is a program for a stack machine that can call any function of Python. This machine has the opcodes that
+//! `torch.save` writes for a dictionary of tensors in protocols 2 to 5, and calls nothing: a call of one of a few known
+//! functions is kept as data, for [`super::state_dict`] to interpret, and any other name is an error. The opcodes are
+//! described in Python's `Lib/pickletools.py`.
+//!
+//! Values are small handles into flat tables, so that a hostile pickle has nothing to exploit: what it shares is
+//! not copied, what it nests is neither walked nor dropped recursively, and a cycle is two numbers. A byte of pickle
+//! makes one value at most, and their number is limited, so memory is too.
+
+use super::quoted;
+use anyhow::{bail, ensure, Context, Result};
+use safetensors::Dtype;
+use std::collections::HashMap;
+
+/// The most instructions that are followed: some fifty times those of the largest models' state dicts (a tensor
+/// takes about forty), and less than 200 MB of values.
+const MAX_INSTRUCTIONS: usize = 2_000_000;
+
+/// What a pickle may refer to by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Global {
+    /// `collections.OrderedDict`, the type of a state dict.
+    OrderedDict,
+    /// `torch._utils._rebuild_tensor` and `_rebuild_tensor_v2`: storage, offset, shape, strides, ….
+    RebuildTensor,
+    /// `torch._utils._rebuild_parameter` and `_rebuild_parameter_with_state`: a tensor, ….
+    RebuildParameter,
+    /// `torch._tensor._rebuild_from_type_v2`: a function of these, a class, the function's arguments, attributes.
+    RebuildFromType,
+    /// `torch.Tensor` or `torch.nn.parameter.Parameter`, as that class.
+    TensorClass,
+    /// A class of storages, `torch.FloatStorage` for one.
+    Storage(Dtype),
+}
+
+impl Global {
+    fn find(module: &str, name: &str) -> Result<Global> {
+        let global = match (module, name) {
+            ("collections", "OrderedDict") => Global::OrderedDict,
+            ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => Global::RebuildTensor,
+            ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => Global::RebuildParameter,
+            ("torch._tensor", "_rebuild_from_type_v2") => Global::RebuildFromType,
+            ("torch", "Tensor") | ("torch.nn.parameter", "Parameter") => Global::TensorClass,
+            ("torch", "DoubleStorage") => Global::Storage(Dtype::F64),
+            ("torch", "FloatStorage") => Global::Storage(Dtype::F32),
+            ("torch", "HalfStorage") => Global::Storage(Dtype::F16),
+            ("torch", "BFloat16Storage") => Global::Storage(Dtype::BF16),
+            ("torch", "LongStorage") => Global::Storage(Dtype::I64),
+            ("torch", "IntStorage") => Global::Storage(Dtype::I32),
+            ("torch", "ShortStorage") => Global::Storage(Dtype::I16),
+            ("torch", "CharStorage") => Global::Storage(Dtype::I8),
+            ("torch", "ByteStorage") => Global::Storage(Dtype::U8),
+            ("torch", "BoolStorage") => Global::Storage(Dtype::BOOL),
+            _ => bail!(
+                "it refers to {}, which a checkpoint of tensors does not need; nothing was executed. \
+                 Save the model's state_dict() alone, best as model.safetensors",
+                quoted(&format!("{module}.{name}")).trim_matches('"')
+            ),
+        };
+        Ok(global)
+    }
+}
+
+/// A value of a pickle: itself where it is small, else a handle into the [`Pickle`] that it came from.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Value<'a> {
+    None,
+    Bool(bool),
+    Int(i64),
+    /// An integer of more than 64 bits: little-endian two's complement.
+    Long(&'a [u8]),
+    Float,
+    Text(&'a str),
+    Global(Global),
+    Tuple(Handle),
+    List(Handle),
+    Dict(Handle),
+    /// A function and its arguments, not called.
+    Call(Handle),
+    /// An object that is outside the pickle, by its id.
+    Persistent(Handle),
+}
+
+/// An index into one of the tables. 32 bits are enough for [`MAX_INSTRUCTIONS`] of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Handle(u32);
+
+/// A pickle that has been read: its value and everything in it.
+#[derive(Debug)]
+pub(super) struct Pickle<'a> {
+    root: Value<'a>,
+    /// Bytes that it took, up to and with its STOP.
+    length: usize,
+    objects: Objects<'a>,
+}
+
+/// The tables.
+#[derive(Debug, Default)]
+struct Objects<'a> {
+    /// Tuples and lists.
+    sequences: Vec<Vec<Value<'a>>>,
+    dicts: Vec<Vec<(Value<'a>, Value<'a>)>>,
+    /// A function, and the tuple of its arguments.
+    calls: Vec<(Global, Handle)>,
+    /// The ids of persistent objects.
+    persistent: Vec<Value<'a>>,
+}
+
+impl<'a> Pickle<'a> {
+    /// Reads the pickle that begins `bytes`; what follows its STOP is left alone.
+    ///
+    /// # Errors
+    /// Where the pickle is cut off, makes no sense, is longer than [`MAX_INSTRUCTIONS`], or uses an opcode or a
+    /// name that a state dict does not need.
+    pub(super) fn read(bytes: &'a [u8]) -> Result<Pickle<'a>> {
+        let mut machine = Machine { bytes, ..Machine::default() };
+        for _ in 0..MAX_INSTRUCTIONS {
+            let start = machine.position;
+            let stopped = machine.step().with_context(|| format!("its pickle is not valid at byte {start}"))?;
+            if let Some(root) = stopped {
+                return Ok(Pickle { root, length: machine.position, objects: machine.objects });
+            }
+        }
+        bail!("its pickle has more than {MAX_INSTRUCTIONS} instructions, too many for a checkpoint of tensors")
+    }
+
+    /// The value of the whole.
+    pub(super) fn root(&self) -> Value<'a> {
+        self.root
+    }
+
+    /// Bytes from its first opcode to its STOP.
+    pub(super) fn length(&self) -> usize {
+        self.length
+    }
+
+    /// The elements of a tuple or a list.
+    pub(super) fn items(&self, value: Value<'a>) -> Option<&[Value<'a>]> {
+        match value {
+            Value::Tuple(handle) | Value::List(handle) => Some(&self.objects.sequences[handle.index()]),
+            _ => None,
+        }
+    }
+
+    /// The entries of a dictionary, in the order in which they were set: of two with one key, the later one counts.
+    pub(super) fn entries(&self, value: Value<'a>) -> Option<&[(Value<'a>, Value<'a>)]> {
+        match value {
+            Value::Dict(handle) => Some(&self.objects.dicts[handle.index()]),
+            _ => None,
+        }
+    }
+
+    /// The entry of a dictionary for a text.
+    pub(super) fn entry(&self, dict: Value<'a>, key: &str) -> Option<Value<'a>> {
+        let entries = self.entries(dict)?;
+        entries.iter().rev().find(|(found, _)| *found == Value::Text(key)).map(|(_, value)| *value)
+    }
+
+    /// The function and the arguments of a call.
+    pub(super) fn call(&self, value: Value<'a>) -> Option<(Global, &[Value<'a>])> {
+        match value {
+            Value::Call(handle) => {
+                let (function, arguments) = self.objects.calls[handle.index()];
+                Some((function, &self.objects.sequences[arguments.index()]))
+            }
+            _ => None,
+        }
+    }
+
+    /// The id of a persistent object.
+    pub(super) fn persistent_id(&self, value: Value<'a>) -> Option<Value<'a>> {
+        match value {
+            Value::Persistent(handle) => Some(self.objects.persistent[handle.index()]),
+            _ => None,
+        }
+    }
+
+    /// The ids of all persistent objects, in the order in which they appear.
+    pub(super) fn persistent_ids(&self) -> &[Value<'a>] {
+        &self.objects.persistent
+    }
+}
+
+impl Value<'_> {
+    /// An integer of up to 64 bits.
+    pub(super) fn int(self) -> Option<i64> {
+        match self {
+            Value::Int(value) => Some(value),
+            _ => None,
+        }
+    }
+}
+
+impl Handle {
+    fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Puts `object` into `table`.
+fn keep<T>(table: &mut Vec<T>, object: T) -> Handle {
+    let index = u32::try_from(table.len()).expect("an instruction makes one object at most, and they are limited");
+    table.push(object);
+    Handle(index)
+}
+
+/// The stack machine.
+#[derive(Default)]
+struct Machine<'a> {
+    bytes: &'a [u8],
+    position: usize,
+    stack: Vec<Value<'a>>,
+    /// Lengths that the stack had at each MARK.
+    marks: Vec<usize>,
+    memo: HashMap<u32, Value<'a>>,
+    objects: Objects<'a>,
+}
+
+impl<'a> Machine<'a> {
+    /// Follows one instruction; the value of the pickle at its STOP.
+    fn step(&mut self) -> Result<Option<Value<'a>>> {
+        let opcode = self.byte()?;
+        match opcode {
+            // PROTO and its version, FRAME and its length: nothing depends on them.
+            0x80 => drop(self.take(1)?),
+            0x95 => drop(self.take(8)?),
+            b'.' => return self.pop().map(Some),
+            b'(' => self.marks.push(self.stack.len()),
+            b'q' | b'r' | 0x94 => self.memoize(opcode)?,
+            b'h' | b'j' => self.recall(opcode)?,
+            b'c' | 0x93 => self.global(opcode)?,
+            b'R' => self.reduce()?,
+            b'b' => self.build()?,
+            b'Q' => {
+                let id = self.pop()?;
+                let handle = keep(&mut self.objects.persistent, id);
+                self.stack.push(Value::Persistent(handle));
+            }
+            b')' | b't' | 0x85..=0x87 => self.tuple(opcode)?,
+            b']' | b'l' | b'a' | b'e' => self.list(opcode)?,
+            b'}' | b'd' | b's' | b'u' => self.dict(opcode)?,
+            _ => {
+                let value = self.literal(opcode)?;
+                self.stack.push(value);
+            }
+        }
+        Ok(None)
+    }
+
+    /// A value that is written out: BININT, BININT1, BININT2, LONG1, BINFLOAT, None, booleans and texts.
+    fn literal(&mut self, opcode: u8) -> Result<Value<'a>> {
+        let value = match opcode {
+            b'N' => Value::None,
+            0x88 => Value::Bool(true),
+            0x89 => Value::Bool(false),
+            b'J' => Value::Int(i32::from_le_bytes(self.array()?).into()),
+            b'K' => Value::Int(self.byte()?.into()),
+            b'M' => Value::Int(u16::from_le_bytes(self.array()?).into()),
+            0x8a => self.long()?,
+            b'G' => {
+                self.take(8)?;
+                Value::Float
+            }
+            0x8c => self.text_of(|machine| Ok(machine.byte()?.into()))?,
+            b'X' => self.text_of(|machine| Ok(u32::from_le_bytes(machine.array()?).into()))?,
+            0x8d => self.text_of(|machine| Ok(u64::from_le_bytes(machine.array()?)))?,
+            // Python 2's str, as checkpoints saved under Python 2 have it.
+            b'U' => self.text_of(|machine| Ok(machine.byte()?.into()))?,
+            b'T' => self.text_of(|machine| Ok(u32::from_le_bytes(machine.array()?).into()))?,
+            _ => bail!(
+                "it uses the pickle opcode {opcode:#04x}, which a checkpoint of tensors does not need; \
+                 nothing was executed"
+            ),
+        };
+        Ok(value)
+    }
+
+    fn text_of(&mut self, length: impl FnOnce(&mut Self) -> Result<u64>) -> Result<Value<'a>> {
+        let length = length(self)?;
+        let bytes = self.take(usize::try_from(length).unwrap_or(usize::MAX))?;
+        Ok(Value::Text(std::str::from_utf8(bytes).context("a text is not UTF-8")?))
+    }
+
+    /// LONG1: a length in one byte, then a little-endian two's complement number.
+    fn long(&mut self) -> Result<Value<'a>> {
+        let length = self.byte()?;
+        let bytes = self.take(length.into())?;
+        if bytes.len() > 8 {
+            return Ok(Value::Long(bytes));
+        }
+        let is_negative = bytes.last().is_some_and(|last| last & 0x80 != 0);
+        let mut number = [if is_negative { 0xff } else { 0 }; 8];
+        number[..bytes.len()].copy_from_slice(bytes);
+        Ok(Value::Int(i64::from_le_bytes(number)))
+    }
+
+    /// BINPUT, LONG_BINPUT and MEMOIZE.
+    fn memoize(&mut self, opcode: u8) -> Result<()> {
+        let index = match opcode {
+            0x94 => u32::try_from(self.memo.len())?,
+            _ => self.memo_index(opcode == b'r')?,
+        };
+        let top = *self.stack.last().context("the stack is empty")?;
+        self.memo.insert(index, top);
+        Ok(())
+    }
+
+    /// BINGET and LONG_BINGET.
+    fn recall(&mut self, opcode: u8) -> Result<()> {
+        let index = self.memo_index(opcode == b'j')?;
+        let value = *self.memo.get(&index).with_context(|| format!("nothing was put at place {index} of the memo"))?;
+        self.stack.push(value);
+        Ok(())
+    }
+
+    fn memo_index(&mut self, is_long: bool) -> Result<u32> {
+        if is_long {
+            Ok(u32::from_le_bytes(self.array()?))
+        } else {
+            Ok(self.byte()?.into())
+        }
+    }
+
+    /// GLOBAL and STACK_GLOBAL.
+    fn global(&mut self, opcode: u8) -> Result<()> {
+        let (module, name) = if opcode == b'c' {
+            (self.line()?, self.line()?)
+        } else {
+            let (name, module) = (self.pop()?, self.pop()?);
+            let (Value::Text(module), Value::Text(name)) = (module, name) else {
+                bail!("a global's module and name are no texts");
+            };
+            (module, name)
+        };
+        self.stack.push(Value::Global(Global::find(module, name)?));
+        Ok(())
+    }
+
+    /// REDUCE: an `OrderedDict` becomes a dictionary, all else is kept as a call that was not made.
+    fn reduce(&mut self) -> Result<()> {
+        let arguments = self.pop()?;
+        let function = self.pop()?;
+        let (Value::Global(function), Value::Tuple(arguments)) = (function, arguments) else {
+            bail!("it calls what is no function with what is no tuple of arguments");
+        };
+        let value = match function {
+            Global::OrderedDict => {
+                let entries = self.initial_entries(arguments)?;
+                Value::Dict(keep(&mut self.objects.dicts, entries))
+            }
+            _ => Value::Call(keep(&mut self.objects.calls, (function, arguments))),
+        };
+        self.stack.push(value);
+        Ok(())
+    }
+
+    /// The entries that `OrderedDict` is called with: none under Python 3, a list of `[key, value]` under Python 2.
+    fn initial_entries(&self, arguments: Handle) -> Result<Vec<(Value<'a>, Value<'a>)>> {
+        let sequences = &self.objects.sequences;
+        let pairs = match sequences[arguments.index()].as_slice() {
+            [] => return Ok(Vec::new()),
+            [Value::List(pairs)] => &sequences[pairs.index()],
+            _ => bail!("collections.OrderedDict is called with what is no list of pairs"),
+        };
+        let pair = |value: &Value<'a>| match *value {
+            Value::List(pair) | Value::Tuple(pair) => match sequences[pair.index()][..] {
+                [key, value] => Ok((key, value)),
+                _ => bail!("an entry of an OrderedDict is no pair"),
+            },
+            _ => bail!("an entry of an OrderedDict is no pair"),
+        };
+        pairs.iter().map(pair).collect()
+    }
+
+    /// BUILD: sets attributes. A state dict has one, `_metadata`, with the versions of its modules: not needed.
+    fn build(&mut self) -> Result<()> {
+        self.pop()?;
+        match self.stack.last() {
+            Some(Value::Dict(_)) => Ok(()),
+            _ => bail!("it sets attributes of an object that is no state dict; nothing was executed"),
+        }
+    }
+
+    /// EMPTY_TUPLE, TUPLE, TUPLE1, TUPLE2 and TUPLE3.
+    fn tuple(&mut self, opcode: u8) -> Result<()> {
+        let items = match opcode {
+            b')' => Vec::new(),
+            b't' => self.pop_to_mark()?,
+            _ => {
+                let length = usize::from(opcode - 0x84);
+                let start = self.stack.len().checked_sub(length).context("the stack has too few values")?;
+                ensure!(self.marks.last().is_none_or(|&mark| mark <= start), "a tuple reaches over a mark");
+                self.stack.split_off(start)
+            }
+        };
+        let handle = keep(&mut self.objects.sequences, items);
+        self.stack.push(Value::Tuple(handle));
+        Ok(())
+    }
+
+    /// EMPTY_LIST, LIST, APPEND and APPENDS.
+    fn list(&mut self, opcode: u8) -> Result<()> {
+        let items = match opcode {
+            b']' => Vec::new(),
+            b'a' => vec![self.pop()?],
+            _ => self.pop_to_mark()?,
+        };
+        if matches!(opcode, b']' | b'l') {
+            let handle = keep(&mut self.objects.sequences, items);
+            self.stack.push(Value::List(handle));
+            return Ok(());
+        }
+        let Some(Value::List(list)) = self.stack.last() else { bail!("it appends to what is no list") };
+        self.objects.sequences[list.index()].extend(items);
+        Ok(())
+    }
+
+    /// EMPTY_DICT, DICT, SETITEM and SETITEMS.
+    fn dict(&mut self, opcode: u8) -> Result<()> {
+        let items = match opcode {
+            b'}' => Vec::new(),
+            b's' => {
+                let (value, key) = (self.pop()?, self.pop()?);
+                vec![key, value]
+            }
+            _ => self.pop_to_mark()?,
+        };
+        let (pairs, rest) = items.as_chunks::<2>();
+        ensure!(rest.is_empty(), "a dictionary's last key has no value");
+        let entries = pairs.iter().map(|[key, value]| (*key, *value));
+        if matches!(opcode, b'}' | b'd') {
+            let handle = keep(&mut self.objects.dicts, entries.collect());
+            self.stack.push(Value::Dict(handle));
+            return Ok(());
+        }
+        let Some(Value::Dict(dict)) = self.stack.last() else { bail!("it sets an item of what is no dictionary") };
+        self.objects.dicts[dict.index()].extend(entries);
+        Ok(())
+    }
+
+    fn pop(&mut self) -> Result<Value<'a>> {
+        ensure!(self.marks.last().is_none_or(|&mark| mark < self.stack.len()), "a value is missing above a mark");
+        self.stack.pop().context("the stack is empty")
+    }
+
+    fn pop_to_mark(&mut self) -> Result<Vec<Value<'a>>> {
+        let mark = self.marks.pop().context("a mark is missing")?;
+        Ok(self.stack.split_off(mark))
+    }
+
+    fn take(&mut self, length: usize) -> Result<&'a [u8]> {
+        let bytes = self.bytes[self.position..].get(..length);
+        let bytes = bytes.context("it is cut off there, the file is incomplete; download it again")?;
+        self.position += length;
+        Ok(bytes)
+    }
+
+    fn byte(&mut self) -> Result<u8> {
+        Ok(self.take(1)?[0])
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+        Ok(self.take(N)?.try_into().expect("as many bytes as asked for"))
+    }
+
+    /// The text up to the next line feed, which is passed over.
+    fn line(&mut self) -> Result<&'a str> {
+        /// Longer than any name of a module or a class.
+        const LONGEST: usize = 1000;
+        let rest = &self.bytes[self.position..];
+        let length = rest.iter().take(LONGEST).position(|&byte| byte == b'\n').context("a name has no end")?;
+        self.position += length + 1;
+        std::str::from_utf8(&rest[..length]).context("a name is not UTF-8")
+    }
+}

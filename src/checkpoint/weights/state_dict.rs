@@ -1,0 +1,143 @@
+//! From a pickle that `torch.save` wrote to the tensors of the state dict in it.
+
+use super::pickle::{Global, Pickle, Value};
+use super::quoted;
+use super::stored::Placed;
+use anyhow::{bail, ensure, Context, Result};
+use safetensors::Dtype;
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// Keys under which training scripts save the state dict among other things.
+const WRAPPERS: [&str; 3] = ["state_dict", "model_state_dict", "model"];
+
+/// The most wrappings around a tensor: a parameter, and a class with attributes.
+const MAX_WRAPPINGS: usize = 4;
+
+/// A storage, the memory behind tensors, as a pickle refers to it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct StorageId<'a> {
+    /// Names the storage in its file.
+    pub(super) key: &'a str,
+    pub(super) dtype: Dtype,
+    /// Bytes of the whole storage.
+    pub(super) size: usize,
+    /// Bytes of it that are meant: all, but for a view of a storage, which the old format can refer to.
+    view: (usize, usize),
+}
+
+impl<'a> StorageId<'a> {
+    /// Reads a persistent id: `('storage', class, key, location, elements)`, in the old format with `None` or the
+    /// view's `(key, offset, elements)` at the end.
+    ///
+    /// # Errors
+    /// Where it is something else, or its size is negative or beyond what an address can reach.
+    pub(super) fn read(pickle: &Pickle<'a>, id: Value<'a>) -> Result<StorageId<'a>> {
+        let (class, key, elements, view) = match pickle.items(id) {
+            Some(&[Value::Text("storage"), class, key, _, elements]) => (class, key, elements, Value::None),
+            Some(&[Value::Text("storage"), class, key, _, elements, view]) => (class, key, elements, view),
+            Some([Value::Text("module"), ..]) => {
+                bail!("it holds a whole model as a Python object: save the model's state_dict() alone")
+            }
+            _ => bail!("it refers to an object outside its pickle that is no storage"),
+        };
+        let (Value::Global(Global::Storage(dtype)), Value::Text(key)) = (class, key) else {
+            bail!("the reference to a storage has no class or no key");
+        };
+        let element_size = dtype.bitsize() / 8;
+        let bytes = |elements: Value| {
+            let elements = elements.int().and_then(|elements| usize::try_from(elements).ok());
+            elements.and_then(|elements| elements.checked_mul(element_size))
+        };
+        let size = bytes(elements).with_context(|| format!("storage {} has no valid size", quoted(key)))?;
+        let view = match (view, pickle.items(view)) {
+            (Value::None, _) => Some((0, size)),
+            (_, Some(&[_, offset, elements])) => bytes(offset).zip(bytes(elements)),
+            _ => None,
+        };
+        let view = view.filter(|(offset, length)| offset.checked_add(*length).is_some_and(|end| end <= size));
+        let view = view.with_context(|| format!("a view leaves its storage {}", quoted(key)))?;
+        Ok(StorageId { key, dtype, size, view })
+    }
+
+    /// The part of the file that is meant, where the whole storage has the bytes `storage` of it.
+    fn place(&self, storage: Range<usize>) -> Range<usize> {
+        let (offset, length) = self.view;
+        storage.start + offset..storage.start + offset + length
+    }
+}
+
+/// The tensors of the state dict that `pickle` holds, itself or under one of [`WRAPPERS`]. `locate` gives the place of
+/// a whole storage in the file, [`StorageId::size`] bytes long.
+///
+/// # Errors
+/// Where there is no state dict, or a tensor is not as PyTorch writes it; the message names the tensor.
+pub(super) fn tensors<'a>(
+    pickle: &Pickle<'a>,
+    mut locate: impl FnMut(&StorageId<'a>) -> Result<Range<usize>>,
+) -> Result<Vec<(String, Placed)>> {
+    let mut by_name: BTreeMap<&str, Value> = BTreeMap::new();
+    for &(key, value) in state_dict(pickle)? {
+        // What is no tensor is something that the program does not need: a step count, a version.
+        if let (Value::Text(name), Value::Call(_)) = (key, value) {
+            by_name.insert(name, value);
+        }
+    }
+    let place = |(name, value): (&str, Value<'a>)| {
+        let placed = tensor(pickle, value, &mut locate).with_context(|| format!("tensor {}", quoted(name)))?;
+        Ok((name.to_owned(), placed))
+    };
+    by_name.into_iter().map(place).collect()
+}
+
+fn state_dict<'p, 'a>(pickle: &'p Pickle<'a>) -> Result<&'p [(Value<'a>, Value<'a>)]> {
+    let has_tensors = |value: &Value<'a>| {
+        let entries = pickle.entries(*value);
+        entries.is_some_and(|entries| entries.iter().any(|(_, value)| matches!(value, Value::Call(_))))
+    };
+    let root = pickle.root();
+    let wrapped = WRAPPERS.iter().filter_map(|key| pickle.entry(root, key));
+    let state_dict = std::iter::once(root).chain(wrapped).find(has_tensors);
+    state_dict
+        .and_then(|value| pickle.entries(value))
+        .with_context(|| format!("it holds no tensors by name, neither itself nor under {}", WRAPPERS.join(", ")))
+}
+
+fn tensor<'a>(
+    pickle: &Pickle<'a>,
+    value: Value<'a>,
+    locate: &mut impl FnMut(&StorageId<'a>) -> Result<Range<usize>>,
+) -> Result<Placed> {
+    let arguments = rebuild_arguments(pickle, value)?;
+    let &[storage, offset, shape, strides, ..] = arguments else {
+        bail!("it has {} arguments, too few to rebuild a tensor", arguments.len());
+    };
+    let id = pickle.persistent_id(storage).context("it is not in a storage")?;
+    let id = StorageId::read(pickle, id)?;
+    let shape = integers(pickle, shape).context("its shape is not a tuple of integers")?;
+    let strides = integers(pickle, strides).context("its strides are not a tuple of integers")?;
+    let offset = offset.int().context("its storage offset is not an integer")?;
+    let storage = locate(&id)?;
+    ensure!(storage.len() == id.size, "storage {} is not as long as it should be", quoted(id.key));
+    Placed::strided(id.dtype, &shape, &strides, offset, id.place(storage))
+}
+
+/// The arguments of `_rebuild_tensor` inside whatever is wrapped around it.
+fn rebuild_arguments<'p, 'a>(pickle: &'p Pickle<'a>, value: Value<'a>) -> Result<&'p [Value<'a>]> {
+    let mut call = pickle.call(value);
+    for _ in 0..MAX_WRAPPINGS {
+        call = match call {
+            Some((Global::RebuildTensor, arguments)) => return Ok(arguments),
+            Some((Global::RebuildParameter, &[tensor, ..])) => pickle.call(tensor),
+            Some((Global::RebuildFromType, &[Value::Global(function), _, arguments, ..])) => {
+                pickle.items(arguments).map(|arguments| (function, arguments))
+            }
+            _ => None,
+        };
+    }
+    bail!("it is not a tensor as PyTorch saves one")
+}
+
+fn integers(pickle: &Pickle, value: Value) -> Option<Vec<i64>> {
+    pickle.items(value)?.iter().map(|item| item.int()).collect()
+}
