@@ -34,7 +34,7 @@ pub struct Cli {
     #[arg(long, value_name = "A,B,…", value_delimiter = ',', help_heading = "Checkpoint")]
     pub labels: Option<Vec<String>>,
 
-    /// Longest text in tokens, [CLS] and [SEP] included; longer ones are truncated [default: the model's limit]
+    /// Longest text in tokens, the two special ones included; longer ones are truncated; by default the model decides
     #[arg(long, value_name = "TOKENS", help_heading = "Checkpoint")]
     pub max_length: Option<usize>,
 

@@ -61,11 +61,6 @@ impl Agnews {
         self
     }
 
-    /// The temporary HF_HOME.
-    pub fn home(&self) -> &Path {
-        self.home.path()
-    }
-
     /// For tests that talk to the running program: its command, to spawn as they like, and the folder to keep.
     pub fn into_command(self) -> (Command, tempfile::TempDir) {
         (self.command, self.home)

@@ -52,7 +52,7 @@ enum Parts {
     Shards,
 }
 
-/// All tensors of a checkpoint by their canonical names (see [`names::canonical`]). Cheap to clone.
+/// All tensors of a checkpoint by their canonical names (as BERT in transformers names them). Cheap to clone.
 #[derive(Clone)]
 pub struct Weights {
     shared: Arc<Shared>,
