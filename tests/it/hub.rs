@@ -602,6 +602,27 @@ fn download_asks_for_the_newest_and_mends_the_cache() {
 }
 
 #[test]
+#[cfg(unix)]
+fn a_blob_in_pythons_shared_store_is_used() {
+    let mut setup = setup();
+    let first = setup.get(ID, None).unwrap();
+    let blob = setup.repo_folder().join("blobs").join(sha256(&weights()));
+    let shared = setup.home.path().join("hub/blobs/ab");
+    fs::create_dir_all(&shared).unwrap();
+    let name = "ab".repeat(32);
+    fs::rename(&blob, shared.join(&name)).unwrap();
+    std::os::unix::fs::symlink(Path::new("../../blobs/ab").join(&name), &blob).unwrap();
+    setup.server.forget_requests();
+    assert_eq!(setup.get(ID, None).unwrap(), first);
+    setup.offline = true;
+    assert_eq!(Hub::new(setup.options(), &()).download(ID, None).unwrap(), first);
+    assert!(setup.server.requests().is_empty());
+    setup.offline = false;
+    assert_eq!(Hub::new(setup.options(), &()).download(ID, None).unwrap(), first);
+    assert_eq!(gets(&setup.server.requests(), true), 0);
+}
+
+#[test]
 fn a_snapshot_that_python_left_half_done_is_not_taken_for_whole() {
     let mut setup = setup();
     let snapshot = setup.get(ID, None).unwrap();

@@ -398,11 +398,12 @@ fn shown(endpoint: &Url) -> String {
     shown.as_str().trim_end_matches('/').to_string()
 }
 
-/// Whether a cached file's content has the hash that the blob behind its link is named by.
+/// Whether a cached file's content has the hash that the blob behind its link is named by. Only the first link
+/// counts: Python may have made the blob itself a link, into a store whose names are hashes of another kind.
 fn is_as_named(path: &Path) -> std::io::Result<bool> {
-    let target = path.canonicalize()?;
-    let name = target.file_name().and_then(|name| name.to_str()).and_then(BlobId::from_etag);
-    name.map_or(Ok(true), |blob| blob.matches(&target))
+    let target = std::fs::read_link(path).ok();
+    let name = target.as_deref().and_then(Path::file_name).and_then(|name| name.to_str()).and_then(BlobId::from_etag);
+    name.map_or(Ok(true), |blob| blob.matches(path))
 }
 
 fn kind(error: &anyhow::Error) -> Option<HubErrorKind> {

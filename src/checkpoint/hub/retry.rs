@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// The longest wait that a server can ask for.
+const LONGEST_ASKED: Duration = Duration::from_secs(30);
+
 /// A bounded number of tries with waits that double.
 #[derive(Clone, Debug)]
 pub struct RetryPolicy {
@@ -15,13 +18,14 @@ pub struct RetryPolicy {
 
 impl RetryPolicy {
     /// The wait after `failures` tries in a row have failed, or `None` where no further try is due.
-    /// `asked` is what the server said in `Retry-After`; it lengthens the wait up to a minute.
+    /// `asked` is what the server said in `Retry-After`: it lengthens the wait, and where it is longer than a
+    /// user would sit and watch it ends the tries.
     pub(super) fn wait_after(&self, failures: u32, asked: Option<Duration>) -> Option<Duration> {
-        if failures >= self.tries {
+        let asked = asked.unwrap_or_default();
+        if failures >= self.tries || asked > LONGEST_ASKED {
             return None;
         }
         let doubled = self.first_wait.saturating_mul(1 << (failures.saturating_sub(1)).min(20));
-        let asked = asked.unwrap_or_default().min(Duration::from_secs(60));
         Some(doubled.min(self.longest_wait).max(asked))
     }
 }
@@ -37,7 +41,7 @@ mod tests {
         let waits: Vec<_> = (1..=5).map(|failures| policy.wait_after(failures, None)).collect();
         assert_eq!(waits, [Some(ms(100)), Some(ms(200)), Some(ms(300)), Some(ms(300)), None]);
         assert_eq!(policy.wait_after(1, Some(ms(2000))), Some(ms(2000)));
-        assert_eq!(policy.wait_after(1, Some(ms(3_600_000))), Some(ms(60_000)));
+        assert_eq!(policy.wait_after(1, Some(ms(3_600_000))), None);
         assert_eq!(policy.wait_after(5, Some(ms(1))), None);
     }
 }
