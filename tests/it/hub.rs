@@ -386,7 +386,10 @@ fn a_connection_that_brings_nothing_ends_with_a_sentence() {
     let setup = setup();
     setup.server.storage_fault(usize::MAX, Fault::Cut(0));
     let error = setup.error();
-    assert!(error.contains("cannot fetch org/small") && error.contains("-m builtin"), "{error}");
+    assert!(
+        error.contains("cannot fetch model.safetensors of org/small from") && error.contains("-m builtin"),
+        "{error}"
+    );
     setup.assert_nothing_half();
     assert!(!setup.repo_folder().join("refs/main").exists());
 }

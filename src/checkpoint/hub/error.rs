@@ -117,8 +117,15 @@ impl Asked<'_> {
             Failure::Status(refusal) => self.explain_refusal(&refusal),
             Failure::Connection { reason, .. } => HubError::new(
                 HubErrorKind::Unreachable,
-                format!("cannot fetch {} from {}: {reason}; {}", self.model_id, self.endpoint, other_ways()),
+                format!("cannot fetch {} from {}: {reason}; {}", self.what(), self.endpoint, other_ways()),
             ),
+        }
+    }
+
+    fn what(&self) -> String {
+        match self.file {
+            Some(file) => format!("{} of {}", printable(file), self.model_id),
+            None => self.model_id.to_string(),
         }
     }
 
