@@ -10,3 +10,4 @@ mod hub_server;
 mod pipes;
 mod program;
 mod readme;
+mod weights;

@@ -4,6 +4,8 @@
 //! the file before it is used, allocates no more than the file's own size justifies, and names file and field in
 //! its errors.
 
+#[cfg(test)]
+mod fuzz;
 mod index;
 mod mapped;
 mod names;

@@ -14,9 +14,9 @@ use anyhow::{bail, ensure, Context, Result};
 use safetensors::Dtype;
 use std::collections::HashMap;
 
-/// The most instructions that are followed: some fifty times those of the largest models' state dicts (a tensor
-/// takes about forty), and less than 200 MB of values.
-const MAX_INSTRUCTIONS: usize = 2_000_000;
+/// The most instructions that are followed: a state dict has about forty for each tensor, so this is some 25,000
+/// tensors, and 100 MB of values at most.
+const MAX_INSTRUCTIONS: usize = 1_000_000;
 
 /// What a pickle may refer to by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

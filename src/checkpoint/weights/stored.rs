@@ -6,6 +6,9 @@ use safetensors::Dtype;
 use std::borrow::Cow;
 use std::ops::Range;
 
+/// More dimensions than any weight of a network has.
+const MAX_RANK: usize = 16;
+
 /// Where a file keeps one tensor: what each format's reader gives for each name. Made only by [`Placed::contiguous`]
 /// and [`Placed::strided`], which check it against the file.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,6 +41,7 @@ impl Placed {
     /// # Errors
     /// Where shape and element type ask for another number of bytes.
     pub(super) fn contiguous(dtype: Dtype, shape: Vec<usize>, bytes: Range<usize>) -> Result<Placed> {
+        check_rank(shape.len())?;
         let bits = num_elements(&shape).and_then(|n| n.checked_mul(dtype.bitsize()));
         let bits = bits.with_context(|| format!("its shape {shape:?} has more elements than fit into memory"))?;
         ensure!(
@@ -62,6 +66,7 @@ impl Placed {
         offset: i64,
         storage: Range<usize>,
     ) -> Result<Placed> {
+        check_rank(shape.len().max(strides.len()))?;
         ensure!(
             shape.len() == strides.len(),
             "its shape {shape:?} and its strides {strides:?} differ in number of dimensions"
@@ -108,9 +113,17 @@ fn non_negative(numbers: &[i64]) -> Option<Vec<usize>> {
     numbers.iter().map(|&n| usize::try_from(n).ok()).collect()
 }
 
-/// The number of elements, or `None` past what the address space holds.
+/// The number of elements, or `None` past what the address space holds. The other dimensions of an empty tensor must
+/// fit too: candle multiplies them for its strides.
 fn num_elements(shape: &[usize]) -> Option<usize> {
-    shape.iter().try_fold(1usize, |product, &dimension| product.checked_mul(dimension))
+    let product = shape.iter().try_fold(1usize, |product, &dimension| product.checked_mul(dimension.max(1)))?;
+    Some(if shape.contains(&0) { 0 } else { product })
+}
+
+/// Refuses shapes of so many dimensions that they are no tensor's.
+fn check_rank(rank: usize) -> Result<()> {
+    ensure!(rank <= MAX_RANK, "it has {rank} dimensions, more than any weight");
+    Ok(())
 }
 
 /// Elements from the first to the last, both included; 0 for an empty tensor.
@@ -252,6 +265,8 @@ mod tests {
             |shape: &[usize]| format!("{:#}", Placed::contiguous(Dtype::F32, shape.to_vec(), 8..24).unwrap_err());
         assert!(message(&[5]).contains("takes 20 bytes, but the file gives it 16"));
         assert!(message(&[1 << 62, 4]).contains("more elements than fit into memory"));
+        assert!(message(&[0, 1 << 62, 1 << 62]).contains("more elements than fit into memory"));
+        assert!(message(&[1; 17]).contains("it has 17 dimensions"));
         assert!(message(&[1 << 62]).contains("more elements than fit into memory"));
         assert!(Placed::contiguous(Dtype::F32, vec![2, 2], 8..24).is_ok());
     }

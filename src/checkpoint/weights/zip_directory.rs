@@ -107,11 +107,11 @@ fn entry<'a>(file: &'a [u8], directory_start: usize, rest: &mut Record<'a>) -> R
     let extra = rest.take(extra_length.into())?;
     rest.take(comment_length.into())?;
     let place = || -> Result<Range<usize>> {
-        ensure!(flags & 1 == 0, "is encrypted");
-        ensure!(method == 0, "is compressed (method {method}); torch.save never does that");
+        ensure!(flags & 1 == 0, "it is encrypted");
+        ensure!(method == 0, "it is compressed (method {method}); torch.save never does that");
         let [size, compressed, offset] = wide([size, compressed, offset], extra)?;
-        ensure!(size == compressed, "has two sizes, {size} and {compressed}");
-        data(&file[..directory_start], name, offset, size).context("is damaged or cut off; download the file again")
+        ensure!(size == compressed, "it has two sizes, {size} and {compressed}");
+        data(&file[..directory_start], name, offset, size).context("it is damaged or cut off; download the file again")
     };
     let data = place().with_context(|| format!("entry {} of its zip archive", quoted(name)))?;
     Ok((name, data))
