@@ -475,3 +475,112 @@ impl<'a> Machine<'a> {
         std::str::from_utf8(&rest[..length]).context("a name is not UTF-8")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(bytes: &[u8]) -> String {
+        format!("{:#}", Pickle::read(bytes).unwrap_err())
+    }
+
+    #[test]
+    fn reads_what_a_state_dict_is_made_of() {
+        let bytes = b"\x80\x02ccollections\nOrderedDict\nq\0)Rq\x01(X\x01\0\0\0aq\x02K\x05h\x02\x89M\x01\x02\x86u}(X\x01\0\0\0vK\x01ub.rest";
+        let pickle = Pickle::read(bytes).unwrap();
+        assert_eq!(pickle.length(), bytes.len() - 4);
+        let entries = pickle.entries(pickle.root()).unwrap();
+        assert_eq!(entries[0], (Value::Text("a"), Value::Int(5)));
+        assert_eq!(pickle.items(entries[1].1).unwrap(), [Value::Bool(false), Value::Int(0x201)]);
+        assert_eq!(pickle.entry(pickle.root(), "a"), Some(entries[1].1), "the later of two entries of one key");
+        assert_eq!(pickle.entry(pickle.root(), "b"), None);
+    }
+
+    #[test]
+    fn reads_integers() {
+        for (bytes, expected) in [
+            (&b"\x8a\0."[..], 0),
+            (b"\x8a\x01\xff.", -1),
+            (b"\x8a\x02\xff\0.", 255),
+            (b"\x8a\x01\x80.", -128),
+            (b"\x8a\x06\0\0\0\0\0\x01.", 1 << 40),
+            (b"\x8a\x08\xff\xff\xff\xff\xff\xff\xff\x7f.", i64::MAX),
+            (b"J\xfe\xff\xff\xff.", -2),
+            (b"K\xff.", 255),
+            (b"M\xff\xff.", 65535),
+        ] {
+            assert_eq!(Pickle::read(bytes).unwrap().root().int(), Some(expected));
+        }
+        assert_eq!(Pickle::read(b"\x8a\x09123456789.").unwrap().root(), Value::Long(b"123456789"));
+    }
+
+    #[test]
+    fn names_what_it_does_not_execute() {
+        for (bytes, expected) in [
+            (
+                &b"cos\nsystem\n(X\x02\0\0\0lstR."[..],
+                "it refers to os.system, which a checkpoint of tensors does not need; nothing was executed",
+            ),
+            (b"\x80\x04\x8c\x08builtins\x8c\x04eval\x93)R.", "it refers to builtins.eval"),
+            (b"cbad\x1b[2J\nname\n.", "it refers to bad\\u{1b}[2J.name"),
+            (b"(S'ls'\nios\nsystem\n.", "the pickle opcode 0x53"),
+            (b"(ios\nsystem\n.", "the pickle opcode 0x69"),
+            (b"ccollections\nOrderedDict\n)\x81.", "the pickle opcode 0x81"),
+            (b"\x82\x01.", "the pickle opcode 0x82"),
+            (b"ctorch\nFloatStorage\n}b.", "sets attributes of an object that is no state dict"),
+            (b"X\x01\0\0\0a)R.", "it calls what is no function"),
+            (b"ccollections\nOrderedDict\nK\x01\x85R.", "no list of pairs"),
+            (b"ccollections\nOrderedDict\n]K\x01a\x85R.", "is no pair"),
+        ] {
+            let message = error(bytes);
+            assert!(message.contains(expected), "{message}\nlacks {expected}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_makes_no_sense() {
+        for (bytes, expected) in [
+            (&b""[..], "at byte 0: it is cut off there"),
+            (b"K", "cut off"),
+            (b"X\xff\xff\xff\xffab.", "cut off"),
+            (b"\x8d\0\0\0\0\0\0\0\x80ab.", "cut off"),
+            (b"\x8d\xff\xff\xff\xff\xff\xff\xff\xffab.", "cut off"),
+            (b"\x8a\xff1.", "cut off"),
+            (b"\x95\xff", "cut off"),
+            (b".", "the stack is empty"),
+            (b"(.", "a value is missing above a mark"),
+            (b"N(\x85.", "a tuple reaches over a mark"),
+            (b"N\x87.", "too few values"),
+            (b"t.", "a mark is missing"),
+            (b"q\0.", "the stack is empty"),
+            (b"h\x07.", "nothing was put at place 7"),
+            (b"j\xff\xff\xff\xff.", "nothing was put at place 4294967295"),
+            (b"}(Nu.", "last key has no value"),
+            (b"N(NNu.", "sets an item of what is no dictionary"),
+            (b"NNa.", "appends to what is no list"),
+            (b"X\x01\0\0\0\xff.", "is not UTF-8"),
+            (b"cabc", "a name has no end"),
+            (b"NN\x93.", "no texts"),
+        ] {
+            let message = error(bytes);
+            assert!(message.contains(expected), "{:?}: {message}\nlacks {expected}", String::from_utf8_lossy(bytes));
+        }
+    }
+
+    #[test]
+    fn bombs_do_no_harm() {
+        const MANY: usize = MAX_INSTRUCTIONS - 10;
+        // Nested a million deep: neither read, compared nor dropped recursively.
+        assert!(Pickle::read(&[&b"N"[..], &b"\x85".repeat(MANY), b"."].concat()).is_ok());
+        assert!(Pickle::read(&[&b"]".repeat(MANY / 2)[..], &b"a".repeat(MANY / 2 - 1), b"."].concat()).is_ok());
+        // Doubling by the memo: thirty lists, each with the one before it twice.
+        let doubled = (1..30u8).flat_map(|i| [b']', b'q', i, b'h', i - 1, b'a', b'h', i - 1, b'a']).collect::<Vec<_>>();
+        assert!(Pickle::read(&[&b"]q\0"[..], &doubled, b"."].concat()).is_ok());
+        // A list in itself, and a place in the memo that would make a table of 2^32 entries.
+        assert!(Pickle::read(b"]q\0h\0a.").is_ok());
+        assert!(Pickle::read(b"Nr\xff\xff\xff\xff.").is_ok());
+        assert!(error(&b"]".repeat(MAX_INSTRUCTIONS + 1)).contains("more than 1000000 instructions"));
+        assert!(error(&b"(".repeat(MAX_INSTRUCTIONS + 1)).contains("more than 1000000 instructions"));
+        assert!(error(&b"\x80\x02".repeat(MAX_INSTRUCTIONS + 1)).contains("more than 1000000 instructions"));
+    }
+}

@@ -125,3 +125,126 @@ fn storage(file: &[u8], position: usize, id: &StorageId) -> Result<Range<usize>>
     let start = position + 8;
     Ok(start..start + id.size)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file of the old format, for which PyTorch is not needed: each part can be wrong.
+    struct LegacyFile {
+        version: &'static [u8],
+        system: &'static [u8],
+        object: Vec<u8>,
+        keys: Vec<u8>,
+        data: Vec<u8>,
+    }
+
+    /// A state dict with the tensor `w`, as protocol 2 writes it: `storage` is the text of the class, then the number
+    /// of elements; offset, shape and strides follow. Numbers are pickled already.
+    fn object(class: &str, elements: &[u8], offset: &[u8], shape: &[u8], strides: &[u8]) -> Vec<u8> {
+        let storage =
+            [b"(X\x07\0\0\0storagectorch\n", class.as_bytes(), b"\nX\x01\0\0\0kX\x03\0\0\0cpu", elements, b"NtQ"]
+                .concat();
+        let tensor = [b"ctorch._utils\n_rebuild_tensor_v2\n(", &*storage, offset, shape, strides, b"\x89NtR"].concat();
+        [b"\x80\x02}X\x01\0\0\0w", &*tensor, b"s."].concat()
+    }
+
+    fn file() -> LegacyFile {
+        LegacyFile {
+            version: b"\x80\x02M\xe9\x03.",
+            system: b"\x80\x02}X\x0d\0\0\0little_endian\x88s.",
+            object: object("FloatStorage", b"K\x04", b"K\0", b"K\x02K\x02\x86", b"K\x02K\x01\x86"),
+            keys: b"\x80\x02]X\x01\0\0\0ka.".to_vec(),
+            data: [&4u64.to_le_bytes()[..], &[7; 16]].concat(),
+        }
+    }
+
+    impl LegacyFile {
+        fn bytes(&self) -> Vec<u8> {
+            let magic_number = [b"\x80\x02\x8a\x0a", &MAGIC_NUMBER[..], b"."].concat();
+            [&*magic_number, self.version, self.system, &self.object, &self.keys, &self.data].concat()
+        }
+    }
+
+    #[test]
+    fn reads_a_tensor_in_place() {
+        let file = file().bytes();
+        let tensors = read(&file).unwrap();
+        assert_eq!(tensors[0].0, "w");
+        assert_eq!(tensors[0].1.shape(), [2, 2]);
+        assert_eq!(tensors[0].1.view(&file).bytes, [7; 16]);
+    }
+
+    #[track_caller]
+    fn refuses(file: LegacyFile, expected: &str) {
+        let message = format!("{:#}", read(&file.bytes()).unwrap_err());
+        assert!(message.contains(expected), "{message}\nlacks {expected}");
+    }
+
+    #[test]
+    fn refuses_other_files() {
+        let message = format!("{:#}", read(b"\x80\x02K\x01.").unwrap_err());
+        assert!(message.contains("none that torch.save wrote"), "{message}");
+        refuses(LegacyFile { version: b"\x80\x02K\x02.", ..file() }, "its protocol version is not 1001");
+        let system = b"\x80\x02}X\x0d\0\0\0little_endian\x89s.";
+        refuses(LegacyFile { system, ..file() }, "big-endian");
+        refuses(LegacyFile { object: b"\x80\x02cos\nsystem\n.".to_vec(), ..file() }, "it refers to os.system");
+        refuses(
+            LegacyFile { object: b"\x80\x02}.".to_vec(), keys: b"].".to_vec(), ..file() },
+            "it holds no tensors by name",
+        );
+        // A dictionary that holds itself under a name that would be looked into.
+        let cyclic = b"}q\0X\x0a\0\0\0state_dicth\0s.".to_vec();
+        refuses(LegacyFile { object: cyclic, keys: b"].".to_vec(), ..file() }, "it holds no tensors by name");
+    }
+
+    #[test]
+    fn refuses_storages_that_are_not_there() {
+        let keys = |bytes: &[u8]| LegacyFile { keys: bytes.to_vec(), ..file() };
+        refuses(keys(b"]."), "tensor \"w\": storage \"k\" is not in the file");
+        refuses(keys(b"N."), "its list of storages is no list");
+        refuses(keys(b"]K\x01a."), "is no text");
+        refuses(keys(b"]X\x01\0\0\0ja."), "it lists storage \"j\", of which");
+        let twice = [file().data, file().data].concat();
+        refuses(LegacyFile { data: twice, ..keys(b"](X\x01\0\0\0kX\x01\0\0\0ke.") }, "it lists storage \"k\" twice");
+        refuses(LegacyFile { data: vec![1; 7], ..file() }, "storage \"k\": the file is cut off before it");
+        let data = [&5u64.to_le_bytes()[..], &[7; 20]].concat();
+        refuses(LegacyFile { data, ..file() }, "it has 5 elements, but the state dict says 4");
+        let data = [&4u64.to_le_bytes()[..], &[7; 15]].concat();
+        refuses(LegacyFile { data, ..file() }, "it takes 16 bytes, but the file has 15 more");
+    }
+
+    #[test]
+    fn refuses_sizes_that_cannot_be() {
+        let sized = |elements: &[u8]| {
+            let object = object("FloatStorage", elements, b"K\0", b"K\x02\x85", b"K\x01\x85");
+            LegacyFile { object, ..file() }
+        };
+        refuses(sized(b"\x8a\x08\xff\xff\xff\xff\xff\xff\xff\x7f"), "storage \"k\" has no valid size");
+        refuses(sized(b"\x8a\x09\0\0\0\0\0\0\0\0\x01"), "storage \"k\" has no valid size");
+        refuses(sized(b"J\xff\xff\xff\xff"), "storage \"k\" has no valid size");
+        refuses(sized(b"N"), "storage \"k\" has no valid size");
+        let huge = LegacyFile { data: (1u64 << 40).to_le_bytes().to_vec(), ..sized(b"\x8a\x06\0\0\0\0\0\x01") };
+        refuses(huge, "it takes 4398046511104 bytes, but the file has 0 more");
+        let view = |offset: &[u8], shape: &[u8], strides: &[u8]| LegacyFile {
+            object: object("FloatStorage", b"K\x04", offset, shape, strides),
+            ..file()
+        };
+        refuses(
+            view(b"K\x01", b"K\x04\x85", b"K\x01\x85"),
+            "tensor \"w\": its shape [4] with strides [1] from element 1",
+        );
+        refuses(view(b"K\0", b"K\x04\x85", b"J\xff\xff\xff\xff\x85"), "tensor \"w\": its strides [-1] are negative");
+        refuses(view(b"K\0", b"K\x04", b"K\x01\x85"), "tensor \"w\": its shape is not a tuple of integers");
+        refuses(view(b"N", b"K\x04\x85", b"K\x01\x85"), "tensor \"w\": its storage offset is not an integer");
+    }
+
+    #[test]
+    fn refuses_one_storage_of_two_types() {
+        let float = object("FloatStorage", b"K\x04", b"K\0", b"K\x04\x85", b"K\x01\x85");
+        let half = object("HalfStorage", b"K\x04", b"K\0", b"K\x04\x85", b"K\x01\x85");
+        // Both dictionaries in one tuple.
+        let object = [&float[..float.len() - 1], &half[2..half.len() - 1], b"\x86."].concat();
+        refuses(LegacyFile { object, ..file() }, "it gives storage \"k\" as F32 of 16 bytes and as F16 of 8 bytes");
+    }
+}

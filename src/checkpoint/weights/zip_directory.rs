@@ -184,3 +184,85 @@ impl<'a> Record<'a> {
         self.array().map(u64::from_le_bytes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An archive with one entry, `a` with the content `data`, of zip's first version.
+    const ONE: &[u8] = b"PK\x03\x04\x14\0\0\0\0\0\0\0\0\0\0\0\0\0\x04\0\0\0\x04\0\0\0\x01\0\0\0adata\
+        PK\x01\x02\x14\0\x14\0\0\0\0\0\0\0\0\0\0\0\0\0\x04\0\0\0\x04\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0a\
+        PK\x05\x06\0\0\0\0\x01\0\x01\0\x2f\0\0\0\x23\0\0\0\0\0";
+    const CENTRAL: usize = 35;
+    const LAST: usize = 35 + 47;
+
+    #[test]
+    fn finds_an_entry() {
+        assert_eq!(read(ONE).unwrap(), HashMap::from([("a", 31..35)]));
+        let commented = [&ONE[..ONE.len() - 2], b"\x05\0hello"].concat();
+        assert_eq!(read(&commented).unwrap(), HashMap::from([("a", 31..35)]));
+    }
+
+    #[test]
+    fn refuses_archives_that_lie() {
+        for (at, bytes, expected) in [
+            (CENTRAL + 8, &[1u8][..], "entry \"a\" of its zip archive: it is encrypted"),
+            (CENTRAL + 10, &[8], "it is compressed (method 8)"),
+            (CENTRAL + 20, &[5], "it has two sizes, 4 and 5"),
+            (CENTRAL + 20, &[5, 0, 0, 0, 5], "leaves the archive: 4 bytes are left"),
+            (CENTRAL + 20, &[0xfe, 0xff, 0xff, 0xff, 0xfe, 0xff, 0xff, 0xff], "leaves the archive"),
+            // A size that is said to be in a zip64 field which is not there.
+            (CENTRAL + 20, &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], "its zip directory is cut off"),
+            (CENTRAL + 42, &[1], "there is no entry at byte 1"),
+            (CENTRAL + 42, &[0xff, 0xff], "it lies at byte 65535, of which there are 35"),
+            (CENTRAL + 28, &[2], "its zip directory is cut off"),
+            (CENTRAL + 28, &[0xff, 0xff], "its zip directory is cut off"),
+            (CENTRAL, b"X", "an entry of its zip directory is damaged"),
+            (30, b"b", "the entry at byte 0 has another name"),
+            (26, &[0xff, 0xff], "its zip directory is cut off"),
+            (LAST, b"X", "its zip directory is missing"),
+            (LAST + 10, &[2], "its zip directory is cut off"),
+            (LAST + 10, &[0xff, 0xff], "its zip directory is cut off"),
+            (LAST + 12, &[0xff, 0xff], "its zip directory of 65535 bytes at byte 35 leaves the file"),
+            (LAST + 16, &[0xff, 0xff, 0xff, 0xff], "leaves the file"),
+        ] {
+            let mut file = ONE.to_vec();
+            file[at..at + bytes.len()].copy_from_slice(bytes);
+            let message = format!("{:#}", read(&file).unwrap_err());
+            assert!(message.contains(expected), "{at}: {message}\nlacks {expected}");
+        }
+    }
+
+    #[test]
+    fn refuses_an_entry_listed_twice() {
+        let central = &ONE[CENTRAL..LAST];
+        let end = b"PK\x05\x06\0\0\0\0\x02\0\x02\0\x5e\0\0\0\x23\0\0\0\0\0";
+        let file = [&ONE[..LAST], central, end].concat();
+        assert!(format!("{:#}", read(&file).unwrap_err()).contains("lists \"a\" twice"));
+    }
+
+    #[test]
+    fn follows_64_bit_records_within_the_file_only() {
+        let record = |count: u64, size: u64, start: u64| {
+            let head = [&b"PK\x06\x06"[..], &44u64.to_le_bytes(), &[0; 20]].concat();
+            let numbers = [count, size, start].map(u64::to_le_bytes).concat();
+            let locator = [&b"PK\x06\x07\0\0\0\0"[..], &(LAST as u64).to_le_bytes(), b"\x01\0\0\0"].concat();
+            let end = b"PK\x05\x06\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\0\0";
+            [&ONE[..LAST], &head, &numbers, &locator, end].concat()
+        };
+        assert_eq!(read(&record(1, 47, 35)).unwrap(), HashMap::from([("a", 31..35)]));
+        for (count, size, start) in [
+            (u64::MAX, 47, 35),
+            (1, u64::MAX, 35),
+            (1, 47, u64::MAX),
+            (1, u64::MAX, u64::MAX),
+            (1 << 40, 1 << 50, 1 << 41),
+        ] {
+            assert!(read(&record(count, size, start)).is_err());
+        }
+        let mut elsewhere = record(1, 47, 35);
+        let locator = elsewhere.len() - END_SIZE - END_64_LOCATOR_SIZE;
+        elsewhere[locator + 8..locator + 16].copy_from_slice(&u64::MAX.to_le_bytes());
+        assert!(format!("{:#}", read(&elsewhere).unwrap_err()).contains("the zip64 record of its directory is missing"));
+    }
+}
