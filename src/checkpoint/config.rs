@@ -11,6 +11,9 @@ const AG_NEWS_LABELS: [&str; 4] = ["World", "Sports", "Business", "Sci/Tech"];
 /// beyond is a damaged file, and is refused here rather than found in an allocation.
 const MAX_DIMENSION: u64 = 1 << 24;
 
+/// The longest `config.json` in bytes: some have a name for each of tens of thousands of classes.
+pub(super) const MAX_FILE_SIZE: usize = 16 << 20;
+
 /// How logits become scores, as transformers' text-classification pipeline decides it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScoreFunction {

@@ -1,8 +1,10 @@
 //! A checkpoint's files, wherever they lie: in a folder on disk or inside the binary.
 
-use anyhow::{Context, Result};
+use anyhow::{ensure, Context, Result};
 use std::borrow::Cow;
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// The files of the embedded model, as `-m builtin` loads them.
@@ -69,17 +71,34 @@ impl fmt::Display for CheckpointFiles {
 }
 
 impl CheckpointFile {
-    /// The whole content.
+    /// The whole content, for a file that is small by nature: a damaged or hostile one must not fill the memory.
     ///
     /// # Errors
-    /// Where the file cannot be read; the message names it.
-    pub fn read(&self) -> Result<Cow<'static, [u8]>> {
-        match self {
-            CheckpointFile::Embedded(_, bytes) => Ok(Cow::Borrowed(bytes)),
-            CheckpointFile::Path(path) => {
-                std::fs::read(path).map(Cow::Owned).with_context(|| format!("cannot read {}", path.display()))
-            }
-        }
+    /// Where the file cannot be read, is longer than `limit` bytes, or is a Git LFS pointer; the message names it.
+    pub fn read(&self, limit: usize) -> Result<Cow<'static, [u8]>> {
+        let path = match self {
+            CheckpointFile::Embedded(_, bytes) => return Ok(Cow::Borrowed(bytes)),
+            CheckpointFile::Path(path) => path,
+        };
+        let mut bytes = Vec::new();
+        // One byte more than allowed tells that there is more, whatever the metadata say.
+        let most = limit as u64 + 1;
+        let read = File::open(path).and_then(|file| file.take(most).read_to_end(&mut bytes));
+        read.with_context(|| format!("cannot read {self}"))?;
+        ensure!(bytes.len() <= limit, "{self} is longer than {} MB, too long for what it should be", limit >> 20);
+        self.refuse_lfs_pointer(&bytes)?;
+        Ok(Cow::Owned(bytes))
+    }
+
+    /// Refuses, where `content` is that of the file, the stand-in for a large file in a repository cloned without
+    /// Git LFS.
+    pub(super) fn refuse_lfs_pointer(&self, content: &[u8]) -> Result<()> {
+        ensure!(
+            !content.starts_with(b"version https://git-lfs.github.com/spec/"),
+            "{self} is not the file itself but a Git LFS pointer to it: \
+             run `git lfs pull` in its folder, or download the file again"
+        );
+        Ok(())
     }
 
     /// The path on disk, or `None` for an embedded file.
@@ -97,5 +116,31 @@ impl fmt::Display for CheckpointFile {
             CheckpointFile::Embedded(name, _) => write!(f, "the embedded {name}"),
             CheckpointFile::Path(path) => write!(f, "{}", path.display()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(content: &[u8], limit: usize) -> Result<Vec<u8>> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.json");
+        std::fs::write(&path, content).unwrap();
+        Ok(CheckpointFile::Path(path).read(limit)?.into_owned())
+    }
+
+    #[test]
+    fn reads_up_to_the_limit() {
+        assert_eq!(read(b"{}", 2).unwrap(), b"{}");
+        let message = read(&[b' '; (1 << 20) + 1], 1 << 20).unwrap_err().to_string();
+        assert!(message.contains("config.json is longer than 1 MB"), "{message}");
+    }
+
+    #[test]
+    fn refuses_a_git_lfs_pointer() {
+        let message =
+            read(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", 1000).unwrap_err().to_string();
+        assert!(message.contains("config.json") && message.contains("git lfs pull"), "{message}");
     }
 }

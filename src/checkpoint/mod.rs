@@ -100,7 +100,7 @@ impl Checkpoint {
             }
         };
         let file = files.find("config.json").with_context(|| format!("{name} has no config.json"))?;
-        let config = Config::parse(&file.read()?, &file.to_string())?;
+        let config = Config::parse(&file.read(config::MAX_FILE_SIZE)?, &file.to_string())?;
         let weights = Weights::open(&files)?;
         Ok(Checkpoint { files, config, weights, name })
     }

@@ -14,6 +14,9 @@ use tokenizer_config::TokenizerConfig;
 use tokenizers::utils::truncation::TruncationDirection;
 use tokenizers::{NormalizerWrapper, PreTokenizerWrapper, Tokenizer};
 
+/// The longest vocabulary in bytes: those of the largest models, 250,000 pieces and more, take 10 to 40 MB.
+const MAX_FILE_SIZE: usize = 128 << 20;
+
 /// The token ids of one text, `[CLS]` and `[SEP]` included.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Encoding {
@@ -110,8 +113,8 @@ impl Tokenization {
 
 fn load_tokenizer(files: &CheckpointFiles, settings: &TokenizerConfig) -> Result<Tokenizer> {
     if let Some(file) = files.find("tokenizer.json") {
-        let mut tokenizer =
-            tokenizer_json::parse(&file.read()?).with_context(|| format!("{file} is no usable tokenizer"))?;
+        let mut tokenizer = tokenizer_json::parse(&file.read(MAX_FILE_SIZE)?)
+            .with_context(|| format!("{file} is no usable tokenizer"))?;
         // What a tokenizer was trained or served with; the limits are ours.
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(|e| anyhow!("cannot reset the truncation of {file}: {e}"))?;
@@ -124,7 +127,7 @@ fn load_tokenizer(files: &CheckpointFiles, settings: &TokenizerConfig) -> Result
             files.names().join(", ")
         );
     };
-    vocab::build(&file.read()?, settings).with_context(|| format!("cannot build a tokenizer of {file}"))
+    vocab::build(&file.read(MAX_FILE_SIZE)?, settings).with_context(|| format!("cannot build a tokenizer of {file}"))
 }
 
 /// Whether the tokenizer splits text as BERT does: words at white space and punctuation, each on its own.

@@ -6,6 +6,9 @@ use serde_json::{Map, Value};
 use tokenizers::normalizers::BertNormalizer;
 use tokenizers::{NormalizerWrapper, Tokenizer};
 
+/// The longest file in bytes: some list thousands of added tokens.
+const MAX_FILE_SIZE: usize = 16 << 20;
+
 /// What the file says, with transformers' defaults where it is silent.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct TokenizerConfig {
@@ -88,8 +91,8 @@ impl Object {
         let Some(file) = files.find(name) else {
             return Ok(Object { origin: name.to_owned(), fields: Map::new() });
         };
-        let fields =
-            serde_json::from_slice(&file.read()?).with_context(|| format!("{file} is not a valid JSON object"))?;
+        let fields = serde_json::from_slice(&file.read(MAX_FILE_SIZE)?)
+            .with_context(|| format!("{file} is not a valid JSON object"))?;
         Ok(Object { origin: file.to_string(), fields })
     }
 

@@ -6,6 +6,9 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
 
+/// The longest index in bytes: that of a hundred thousand tensors.
+pub(super) const MAX_FILE_SIZE: usize = 16 << 20;
+
 /// The tensors of each shard, by the shard's file name.
 ///
 /// # Errors

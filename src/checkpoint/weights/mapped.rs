@@ -2,14 +2,11 @@
 //! `unsafe` code.
 
 use crate::checkpoint::files::CheckpointFile;
-use anyhow::{bail, ensure, Context, Result};
+use anyhow::{ensure, Context, Result};
 use memmap2::Mmap;
 use std::fs::File;
 use std::ops::Deref;
 use std::path::Path;
-
-/// How a Git LFS pointer begins: the stand-in for a large file in a repository cloned without Git LFS.
-const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 
 /// The content of a file, never read as a whole: the pages of a tensor come in when it is converted.
 pub(super) struct FileBytes {
@@ -34,13 +31,7 @@ impl FileBytes {
             CheckpointFile::Path(path) => Content::Mapped(map(path).with_context(|| format!("cannot read {name}"))?),
         };
         let bytes = FileBytes { name, content };
-        if bytes.starts_with(LFS_POINTER) {
-            bail!(
-                "{} is not the weights but a Git LFS pointer to them: \
-                 run `git lfs pull` in its folder, or download the file again",
-                bytes.name
-            );
-        }
+        file.refuse_lfs_pointer(&bytes)?;
         Ok(bytes)
     }
 

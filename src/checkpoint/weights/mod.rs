@@ -185,7 +185,7 @@ impl Shared {
 
     /// Takes from each shard that `index` names the tensors that it gives to this shard.
     fn add_shards(&mut self, index: &CheckpointFile, format: Format, files: &CheckpointFiles) -> Result<()> {
-        let bytes = FileBytes::open(index)?;
+        let bytes = index.read(index::MAX_FILE_SIZE)?;
         let shards = index::read(&bytes).with_context(|| format!("cannot read {index}"))?;
         for (shard, names) in shards {
             let file = files.find(&shard);

@@ -11,8 +11,9 @@ use std::collections::HashMap;
 /// Bytes of the header's length, which opens the file.
 const LENGTH_SIZE: usize = 8;
 
-/// The longest header that the safetensors crate and Python's package accept.
-const MAX_HEADER_SIZE: usize = 100_000_000;
+/// The longest header that is read: that of a hundred thousand tensors. A header takes some ten times its length in
+/// memory; the safetensors crate allows 100 MB.
+const MAX_HEADER_SIZE: usize = 16 << 20;
 
 /// The header as the file has it: an object with a field for each tensor.
 #[derive(Deserialize)]
@@ -57,15 +58,15 @@ fn header(file: &[u8]) -> Result<(Header, usize)> {
         .first_chunk::<LENGTH_SIZE>()
         .with_context(|| format!("it has {} bytes, too few for a safetensors file; download it again", file.len()))?;
     let length = u64::from_le_bytes(*length);
-    let end =
-        usize::try_from(length).ok().filter(|&length| length <= MAX_HEADER_SIZE).map(|length| LENGTH_SIZE + length);
-    let end = end.filter(|&end| end <= file.len()).with_context(|| {
+    let rest = file.len() - LENGTH_SIZE;
+    let length = usize::try_from(length).ok().filter(|&length| length <= rest).with_context(|| {
         format!(
-            "it claims a header of {length} bytes, but is {} bytes long: it is no safetensors file or cut off; \
-             download it again",
-            file.len()
+            "it claims a header of {length} bytes, but only {rest} follow: it is no safetensors file or cut off; \
+             download it again"
         )
     })?;
+    ensure!(length <= MAX_HEADER_SIZE, "it claims a header of {length} bytes, more than any checkpoint's");
+    let end = LENGTH_SIZE + length;
     let header = serde_json::from_slice(&file[LENGTH_SIZE..end]).context("its header is not valid")?;
     Ok((header, end))
 }
@@ -118,8 +119,9 @@ mod tests {
         for (file, expected) in [
             (vec![], "it has 0 bytes"),
             (vec![0; 7], "it has 7 bytes"),
-            (u64::MAX.to_le_bytes().to_vec(), "claims a header of 18446744073709551615 bytes, but is 8 bytes long"),
+            (u64::MAX.to_le_bytes().to_vec(), "claims a header of 18446744073709551615 bytes, but only 0 follow"),
             ((1u64 << 41).to_le_bytes().to_vec(), "claims a header of 2199023255552 bytes"),
+            (file(&" ".repeat(MAX_HEADER_SIZE + 1), &[]), "claims a header of 16777217 bytes, more than any"),
             (file("{\"w\":", &[]), "its header is not valid"),
             (file(&"[".repeat(100_000), &[]), "its header is not valid"),
             (file("{\"w\":1}", &[]), "its header is not valid"),
