@@ -12,6 +12,7 @@ pub mod batching;
 pub mod checkpoint;
 pub mod classifier;
 pub mod cli;
+pub mod kernels;
 pub mod model;
 pub mod options;
 pub mod output;

@@ -1,0 +1,148 @@
+//! The CPU kernels under the model: linear layers, attention and layer norms on float32 slices.
+//!
+//! Each is written once, generic over a vector register ([`simd::Simd`]), and compiled for every instruction set that a
+//! file here implements; [`Level`] is the choice between them, made at run time in one place. Rows are tokens: the
+//! sequences of a batch stand one behind the other without padding, and only attention knows where one ends. A row's
+//! result is the same bits in whatever batch it stands, on one level.
+
+mod activation;
+mod attention;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod layer_norm;
+mod linear;
+mod parallelism;
+mod portable;
+mod product;
+#[cfg(test)]
+mod reference;
+mod scratch;
+mod simd;
+
+pub use activation::Activation;
+pub use attention::{attention, Attention};
+pub use layer_norm::{layer_norm, LayerNorm};
+pub use linear::{linear, Linear};
+pub use parallelism::Parallelism;
+use simd::Simd;
+use std::fmt;
+use std::str::FromStr;
+
+/// Work that is generic over the instruction set.
+trait Kernel {
+    /// Does it.
+    ///
+    /// # Safety
+    /// The processor has the features of `S`, and the pointers inside are valid as the kernel says.
+    unsafe fn run<S: Simd>(self);
+}
+
+/// An instruction set that the kernels are compiled for, the better the greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Whatever the target has at least.
+    Portable,
+    /// AVX2 with FMA: registers of 8.
+    Avx2,
+    /// AVX-512 F, BW, DQ and VL: registers of 16.
+    Avx512,
+}
+
+impl Level {
+    /// Every level, in ascending order.
+    pub const ALL: [Level; 3] = [Level::Portable, Level::Avx2, Level::Avx512];
+
+    /// The best that this processor runs.
+    pub fn detect() -> Level {
+        Level::ALL.into_iter().rev().find(|level| level.is_supported()).unwrap_or(Level::Portable)
+    }
+
+    /// Whether this processor runs it.
+    pub fn is_supported(self) -> bool {
+        match self {
+            Level::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => {
+                is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+                    && Level::Avx2.is_supported()
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => false,
+        }
+    }
+
+    /// Columns of a panel of a matrix product: two registers.
+    fn panel_columns(self) -> usize {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => 2 * avx2::Avx2::LANES,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => 2 * avx512::Avx512::LANES,
+            _ => 2 * portable::Portable::LANES,
+        }
+    }
+
+    /// Runs `kernel` on this level: the one place where an instruction set is chosen.
+    ///
+    /// # Safety
+    /// The processor supports the level, and the pointers inside the kernel are valid as it says.
+    unsafe fn run<K: Kernel>(self, kernel: K) {
+        debug_assert!(self.is_supported());
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the caller's contract.
+            Level::Avx2 => unsafe { avx2::run(kernel) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the caller's contract.
+            Level::Avx512 => unsafe { avx512::run(kernel) },
+            _ => portable::run(kernel),
+        }
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Level::Portable => "portable",
+            Level::Avx2 => "avx2",
+            Level::Avx512 => "avx512",
+        })
+    }
+}
+
+impl FromStr for Level {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Level::ALL
+            .into_iter()
+            .find(|level| level.to_string() == text)
+            .ok_or_else(|| format!("{text}: no such level of CPU kernels, choose portable, avx2 or avx512"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_parse_back() {
+        for level in Level::ALL {
+            assert_eq!(level.to_string().parse(), Ok(level));
+        }
+        assert!("sse9".parse::<Level>().unwrap_err().contains("sse9"));
+    }
+
+    #[test]
+    fn the_detected_level_is_the_best_supported() {
+        assert!(Level::Portable.is_supported());
+        assert_eq!(reference::levels().last(), Some(Level::detect()));
+    }
+}

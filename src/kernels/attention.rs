@@ -1,0 +1,393 @@
+//! Self-attention over packed sequences: softmax(q · kᵀ · scale) · v, a sequence and a head at a time.
+
+use super::activation::exp;
+use super::product::{k_blocks, pack_rows, pack_transposed, row_tiles, tile, K_BLOCK, MOST_TILE_ROWS, ROW_STRIDE};
+use super::scratch::Loan;
+use super::simd::Simd;
+use super::{Kernel, Level, Parallelism};
+use core::ops::Range;
+
+/// Queries, keys and values of a batch, each (total_tokens, heads * head_dim), and where its sequences lie.
+#[derive(Clone, Copy)]
+pub struct Attention<'a> {
+    /// What each token asks for.
+    pub query: &'a [f32],
+    /// What each token is asked by.
+    pub key: &'a [f32],
+    /// What each token answers.
+    pub value: &'a [f32],
+    /// Attention heads.
+    pub heads: usize,
+    /// Columns of a head.
+    pub head_dim: usize,
+    /// Start of each sequence, and the end of the last.
+    pub offsets: &'a [usize],
+}
+
+/// Writes softmax(q · kᵀ / sqrt(head_dim)) · v to `context`, (total_tokens, heads * head_dim); each token attends to the
+/// tokens of its own sequence.
+///
+/// # Panics
+/// Where a slice's length disagrees with the others, or the offsets do not ascend from 0 to total_tokens.
+pub fn attention(level: Level, parallelism: Parallelism, operands: Attention, context: &mut [f32]) {
+    let Attention { query, key, value, heads, head_dim, offsets } = operands;
+    let total_tokens = offsets.last().copied().unwrap_or(0);
+    let expected = total_tokens * heads * head_dim;
+    assert!([query.len(), key.len(), value.len(), context.len()] == [expected; 4], "operands of one shape");
+    assert!(offsets.first().is_none_or(|&first| first == 0) && offsets.is_sorted(), "offsets ascend from 0");
+    assert!(level.is_supported(), "the processor has no {level}");
+    let sequences = offsets.len().saturating_sub(1);
+    let call = Call { operands, context: context.as_mut_ptr() };
+    parallelism.for_each(sequences * heads, |task| {
+        let (sequence, head) = (task / heads, task % heads);
+        let tokens = offsets[sequence]..offsets[sequence + 1];
+        // SAFETY: the level is supported; the pointer in `call` is that of the slice whose length was checked above, and
+        // outlives the call; each task writes rows and columns of its own.
+        unsafe { level.run(Head { call: &call, tokens, head }) }
+    });
+}
+
+struct Call<'a> {
+    operands: Attention<'a>,
+    context: *mut f32,
+}
+
+// SAFETY: tasks write disjoint parts of `context`.
+unsafe impl Sync for Call<'_> {}
+
+/// One head of one sequence: a task.
+struct Head<'a> {
+    call: &'a Call<'a>,
+    tokens: Range<usize>,
+    head: usize,
+}
+
+impl Kernel for Head<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        if self.tokens.is_empty() {
+            return;
+        }
+        let mut task = Loan::for_task();
+        // SAFETY: the head's part of the operands is valid, as `attention` has checked, and of the context its own; the
+        // blocks are reserved for this sequence.
+        unsafe {
+            let blocks = Blocks::reserve::<S>(&mut task, self.tokens.len(), self.call.operands.head_dim);
+            blocks.pack_keys::<S>(self.part(self.call.operands.key), self.row_stride());
+            blocks.pack_values::<S>(self.part(self.call.operands.value), self.row_stride());
+            for rows in row_tiles(self.tokens.len(), S::TILE_ROWS) {
+                let query = self.part(self.call.operands.query).add(rows.start * self.row_stride());
+                blocks.score::<S>(rows.len(), query, self.row_stride());
+                let mut scales = [0.0; MOST_TILE_ROWS];
+                for (row, scale) in scales.iter_mut().take(rows.len()).enumerate() {
+                    *scale = 1.0 / blocks.weigh::<S>(row);
+                }
+                blocks.mix::<S>(rows.len());
+                let context = self.call.context.add(self.start() + rows.start * self.row_stride());
+                blocks.store::<S>(&scales[..rows.len()], context, self.row_stride());
+            }
+        }
+    }
+}
+
+impl Head<'_> {
+    /// From one token to the next, in floats.
+    fn row_stride(&self) -> usize {
+        self.call.operands.heads * self.call.operands.head_dim
+    }
+
+    /// Where the head's columns of the sequence's first token begin.
+    fn start(&self) -> usize {
+        self.tokens.start * self.row_stride() + self.head * self.call.operands.head_dim
+    }
+
+    fn part(&self, operand: &[f32]) -> *const f32 {
+        operand[self.start()..].as_ptr()
+    }
+}
+
+/// The packed blocks of one head of one sequence, in a thread's buffers.
+struct Blocks {
+    tokens: usize,
+    head_dim: usize,
+    /// A tile of queries: for each block of head_dim, rows [`ROW_STRIDE`] apart.
+    queries: *mut f32,
+    /// Panels of keys, a key a column, each panel as deep as [`Blocks::key_depth`].
+    keys: *mut f32,
+    /// Panels of columns of the values, a key a row, each panel `tokens` deep.
+    values: *mut f32,
+    /// A tile of scores, then of weights: for each [`K_BLOCK`] keys, rows [`ROW_STRIDE`] apart, as a product reads its
+    /// left factor.
+    scores: *mut f32,
+    /// A tile of the context, before it is divided by the sums of the weights.
+    sums: *mut f32,
+}
+
+/// Every method needs the features of `S`, and pointers that are valid for the rows that it takes, a stride apart.
+impl Blocks {
+    fn reserve<S: Simd>(task: &mut Loan, tokens: usize, head_dim: usize) -> Blocks {
+        let (panel, tile) = (2 * S::LANES, S::TILE_ROWS * ROW_STRIDE);
+        Blocks {
+            tokens,
+            head_dim,
+            queries: task.rows.reserve(k_blocks(head_dim).len() * tile),
+            keys: task.panels.reserve(tokens.next_multiple_of(panel) * Self::key_depth::<S>(head_dim)),
+            values: task.values.reserve(tokens * head_dim.next_multiple_of(panel)),
+            scores: task.scores.reserve(tokens.div_ceil(K_BLOCK) * tile),
+            sums: task.sums.reserve(S::TILE_ROWS * head_dim.next_multiple_of(panel)),
+        }
+    }
+
+    /// Rows that a panel of keys takes: keys are transposed a square register block at a time.
+    fn key_depth<S: Simd>(head_dim: usize) -> usize {
+        head_dim.next_multiple_of(S::LANES)
+    }
+
+    /// The tokens in blocks of [`K_BLOCK`], a multiple of every level's panel.
+    fn token_blocks(&self) -> impl Iterator<Item = Range<usize>> {
+        let tokens = self.tokens;
+        (0..tokens).step_by(K_BLOCK).map(move |start| start..(start + K_BLOCK).min(tokens))
+    }
+
+    #[inline(always)]
+    unsafe fn pack_keys<S: Simd>(&self, keys: *const f32, stride: usize) {
+        let panel = 2 * S::LANES;
+        for first in (0..self.tokens).step_by(panel) {
+            let columns = (self.tokens - first).min(panel);
+            for block in k_blocks(self.head_dim) {
+                // SAFETY: keys from `first` on and the block's columns lie inside the operand; the blocks begin at
+                // multiples of 16, so that what they are padded with lies inside the panel.
+                unsafe {
+                    let to = self.keys.add(first * Self::key_depth::<S>(self.head_dim) + block.start * panel);
+                    let from = keys.add(first * stride + block.start);
+                    pack_transposed::<S>(columns, block.len(), from, stride, to);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn pack_values<S: Simd>(&self, values: *const f32, stride: usize) {
+        for column in (0..self.head_dim).step_by(S::LANES) {
+            let n = (self.head_dim - column).min(S::LANES);
+            let (panel, half) = (column / (2 * S::LANES), column / S::LANES % 2);
+            for token in 0..self.tokens {
+                // SAFETY: n columns from `column` on lie inside the operand, a register inside the panel's row.
+                unsafe {
+                    let to = self.values.add((panel * self.tokens + token) * 2 * S::LANES + half * S::LANES);
+                    S::store(to, S::load_first(values.add(token * stride + column), n));
+                }
+            }
+        }
+        if self.head_dim.div_ceil(S::LANES) % 2 == 1 {
+            // The last panel's right half has no column; it is multiplied all the same.
+            let panel = self.head_dim / (2 * S::LANES);
+            for token in 0..self.tokens {
+                // SAFETY: a register inside the panel's row.
+                unsafe {
+                    let to = self.values.add((panel * self.tokens + token) * 2 * S::LANES + S::LANES);
+                    S::store(to, S::splat(0.0));
+                }
+            }
+        }
+    }
+
+    /// Scores of `rows` queries for every key.
+    #[inline(always)]
+    unsafe fn score<S: Simd>(&self, rows: usize, queries: *const f32, stride: usize) {
+        let (panel, tile_floats) = (2 * S::LANES, S::TILE_ROWS * ROW_STRIDE);
+        for (i, block) in k_blocks(self.head_dim).enumerate() {
+            // SAFETY: the rows and the block's columns lie inside the operand; a tile of queries has room for them, a
+            // tile of scores for whole panels, as K_BLOCK is a multiple of their width.
+            unsafe {
+                let packed = self.queries.add(i * tile_floats);
+                pack_rows(rows, block.len(), queries.add(block.start), stride, packed);
+                for first in (0..self.tokens).step_by(panel) {
+                    let keys = self.keys.add(first * Self::key_depth::<S>(self.head_dim) + block.start * panel);
+                    let scores = self.scores.add(first / K_BLOCK * tile_floats + first % K_BLOCK);
+                    tile::<S>(rows, packed, keys, block.len(), scores, ROW_STRIDE, i > 0);
+                }
+            }
+        }
+    }
+
+    /// Turns a row's scores into weights, e^((score - largest) / sqrt(head_dim)), and returns their sum.
+    #[inline(always)]
+    unsafe fn weigh<S: Simd>(&self, row: usize) -> f32 {
+        let tile_floats = S::TILE_ROWS * ROW_STRIDE;
+        // SAFETY: the row's blocks of scores, padded to whole registers, lie inside the tile.
+        unsafe {
+            let scores = self.scores.add(row * ROW_STRIDE);
+            let last = scores.add((self.tokens - 1) / K_BLOCK * tile_floats);
+            for padding in (self.tokens - 1) % K_BLOCK + 1..((self.tokens - 1) % K_BLOCK + 1).next_multiple_of(S::LANES)
+            {
+                *last.add(padding) = f32::NEG_INFINITY;
+            }
+            let mut largest = S::splat(f32::NEG_INFINITY);
+            for (i, block) in self.token_blocks().enumerate() {
+                for j in (0..block.len()).step_by(S::LANES) {
+                    largest = S::max(largest, S::load(scores.add(i * tile_floats + j)));
+                }
+            }
+            let largest = S::splat(S::reduce_max(largest));
+            let scale = S::splat(1.0 / (self.head_dim as f32).sqrt());
+            let mut sum = S::splat(0.0);
+            for (i, block) in self.token_blocks().enumerate() {
+                for j in (0..block.len()).step_by(S::LANES) {
+                    let score = scores.add(i * tile_floats + j);
+                    let weight = exp::<S>(S::mul(S::sub(S::load(score), largest), scale));
+                    S::store(score, weight);
+                    sum = S::add(sum, weight);
+                }
+            }
+            S::reduce_add(sum)
+        }
+    }
+
+    /// The weighted sums of the values.
+    #[inline(always)]
+    unsafe fn mix<S: Simd>(&self, rows: usize) {
+        let panel = 2 * S::LANES;
+        let stride = self.head_dim.next_multiple_of(panel);
+        for column in (0..self.head_dim).step_by(panel) {
+            for (i, block) in self.token_blocks().enumerate() {
+                // SAFETY: the tiles and the panel were written for these rows, tokens and columns.
+                unsafe {
+                    let weights = self.scores.add(i * S::TILE_ROWS * ROW_STRIDE);
+                    let values = self.values.add(column * self.tokens + block.start * panel);
+                    tile::<S>(rows, weights, values, block.len(), self.sums.add(column), stride, i > 0);
+                }
+            }
+        }
+    }
+
+    /// Writes the context, a row of it for each of `scales`.
+    #[inline(always)]
+    unsafe fn store<S: Simd>(&self, scales: &[f32], context: *mut f32, stride: usize) {
+        let sums_stride = self.head_dim.next_multiple_of(2 * S::LANES);
+        for (row, &scale) in scales.iter().enumerate() {
+            for column in (0..self.head_dim).step_by(S::LANES) {
+                // SAFETY: the row is one of the tile's, the columns are the head's own.
+                unsafe {
+                    let sum = S::load(self.sums.add(row * sums_stride + column));
+                    let n = (self.head_dim - column).min(S::LANES);
+                    S::store_first(context.add(row * stride + column), S::mul(sum, S::splat(scale)), n);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::reference::{assert_close, attention as truth, levels, Random};
+    use super::*;
+
+    fn offsets(lengths: &[usize]) -> Vec<usize> {
+        let ends = lengths.iter().scan(0, |end, length| {
+            *end += length;
+            Some(*end)
+        });
+        std::iter::once(0).chain(ends).collect()
+    }
+
+    fn run(level: Level, parallelism: Parallelism, operands: Attention) -> Vec<f32> {
+        let mut context = vec![f32::NAN; operands.query.len()];
+        attention(level, parallelism, operands, &mut context);
+        context
+    }
+
+    /// Queries of `scale` make scores as far apart; values are below 1, and so is what they are mixed to.
+    fn check(lengths: &[usize], heads: usize, head_dim: usize, scale: f32, tolerance: f64) {
+        let mut random = Random::new((lengths.len() * heads * head_dim) as u64);
+        let offsets = offsets(lengths);
+        let floats = offsets[lengths.len()] * heads * head_dim;
+        let (query, key) = (random.floats(floats, scale), random.floats(floats, 1.0));
+        let value = random.floats(floats, 1.0);
+        let operands = Attention { query: &query, key: &key, value: &value, heads, head_dim, offsets: &offsets };
+        let truth = truth(operands);
+        let size = vec![1.0; truth.len()];
+        for level in levels() {
+            let what = format!("{level}, lengths {lengths:?}, {heads} heads of {head_dim}");
+            let context = run(level, Parallelism::Single, operands);
+            assert_close(&context, &truth, &size, tolerance, &what);
+            assert_eq!(run(level, Parallelism::Pool, operands), context, "{what}, in parallel");
+        }
+    }
+
+    #[test]
+    fn sequences_of_mixed_lengths_attend_to_themselves() {
+        check(&[2, 512, 3, 17, 64, 1, 193, 192], 2, 64, 2.0, 2e-6);
+        check(&[5, 31, 32, 33, 100], 12, 32, 2.0, 2e-6);
+    }
+
+    #[test]
+    fn heads_of_any_width_are_served() {
+        for head_dim in [1, 7, 16, 24, 33, 48, 80, 96, 128, 200] {
+            check(&[1, 9, 40, 20], 3, head_dim, 1.0, 2e-6);
+        }
+    }
+
+    #[test]
+    fn scores_far_apart_leave_the_largest() {
+        // Scores up to 1e4: a rounding of one shifts a weight by 1e-3.
+        check(&[20, 50], 2, 64, 2_000.0, 5e-3);
+    }
+
+    #[test]
+    fn a_sequence_gives_the_same_bits_in_any_batch() {
+        let mut random = Random::new(7);
+        let (heads, head_dim) = (3, 20);
+        let hidden = heads * head_dim;
+        let offsets = offsets(&[40, 7, 61]);
+        let (query, key) = (random.floats(108 * hidden, 1.0), random.floats(108 * hidden, 1.0));
+        let operands = Attention { query: &query, key: &key, value: &key, heads, head_dim, offsets: &offsets };
+        for level in levels() {
+            let batch = run(level, Parallelism::Single, operands);
+            for pair in offsets.windows(2) {
+                let part = pair[0] * hidden..pair[1] * hidden;
+                let (query, key) = (&query[part.clone()], &key[part.clone()]);
+                let alone = [0, pair[1] - pair[0]];
+                let operands = Attention { query, key, value: key, heads, head_dim, offsets: &alone };
+                assert_eq!(run(level, Parallelism::Single, operands), batch[part], "{level}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_scored_minus_infinity_has_no_weight() {
+        let (query, mut key) = ([1.0; 6], [0.25, 0.5, 0.0, 0.0, 0.25, 0.5]);
+        key[2] = f32::NEG_INFINITY;
+        let value = [1.0, 2.0, 1e30, 1e30, 3.0, 4.0];
+        let operands = Attention { query: &query, key: &key, value: &value, heads: 1, head_dim: 2, offsets: &[0, 3] };
+        for level in levels() {
+            for row in run(level, Parallelism::Single, operands).chunks(2) {
+                assert_eq!(row, [2.0, 3.0], "{level}");
+            }
+        }
+    }
+
+    #[test]
+    fn nan_and_infinity_stay_in_their_sequence() {
+        let (query, mut key) = ([1.0; 8], [0.5; 8]);
+        for bad in [f32::NAN, f32::INFINITY] {
+            key[1] = bad;
+            let operands =
+                Attention { query: &query, key: &key, value: &query, heads: 1, head_dim: 2, offsets: &[0, 2, 4] };
+            for level in levels() {
+                let context = run(level, Parallelism::Single, operands);
+                assert!(context[..4].iter().all(|x| x.is_nan()), "{level}: {context:?}");
+                assert_eq!(context[4..], [1.0; 4], "{level}");
+            }
+        }
+    }
+
+    #[test]
+    fn empty_batches_and_sequences_give_nothing() {
+        for level in levels() {
+            let operands = Attention { query: &[], key: &[], value: &[], heads: 2, head_dim: 4, offsets: &[0, 0] };
+            assert!(run(level, Parallelism::Single, operands).is_empty());
+            assert!(run(level, Parallelism::Pool, Attention { offsets: &[], ..operands }).is_empty());
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! The linear layer, y = act(x · Wᵀ + b) + residual.
+//!
+//! The weights stay where they are and as they are, row-major (out, in), in a mapped file for instance. A panel's worth of
+//! their rows is turned into the layout that the product reads as it goes, once a call: from 16 rows of x on that
+//! costs little beside the product, it is forgotten at 500, and there is no second copy of the model in memory, nor a
+//! wait for one to be made.
+
+use super::product::{k_blocks, pack_rows, pack_transposed, row_tiles, tile, PANEL_BLOCK, ROW_STRIDE};
+use super::scratch::Loan;
+use super::simd::Simd;
+use super::{Activation, Kernel, Level, Parallelism};
+use core::ops::Range;
+
+/// The weights of a layer, and what follows the product.
+#[derive(Clone, Copy)]
+pub struct Linear<'a> {
+    /// (out, in), row-major.
+    pub weight: &'a [f32],
+    /// (out)
+    pub bias: &'a [f32],
+    /// Applied to the biased sums.
+    pub activation: Activation,
+}
+
+/// Rows that go through a panel before the next block of rows: their sums stay in the second-level cache.
+const MOST_ROWS: usize = 504;
+/// Panels that a task takes at most.
+const MOST_PANELS: usize = 4;
+
+/// A cache line.
+const FLOATS_OF_LINE: usize = 16;
+
+/// Applies `layer` to `x`, (rows, in), and writes (rows, out) to `y`; `residual`, of y's shape, is added at the end.
+///
+/// # Panics
+/// Where a slice's length disagrees with the others.
+pub fn linear(
+    level: Level,
+    parallelism: Parallelism,
+    layer: Linear,
+    x: &[f32],
+    residual: Option<&[f32]>,
+    y: &mut [f32],
+) {
+    let out = layer.bias.len();
+    let k = layer.weight.len() / out.max(1);
+    let rows = y.len() / out.max(1);
+    assert_eq!(layer.weight.len(), out * k, "the weights of a linear layer are (out, in)");
+    assert_eq!(y.len(), rows * out, "the result of a linear layer is (rows, out)");
+    assert_eq!(x.len(), rows * k, "the operand of a linear layer is (rows, in)");
+    assert!(residual.is_none_or(|residual| residual.len() == y.len()), "the residual has the shape of the result");
+    assert!(level.is_supported(), "the processor has no {level}");
+    if rows == 0 || out == 0 {
+        return;
+    }
+    let mut call = Loan::for_call();
+    for first in (0..rows).step_by(MOST_ROWS) {
+        let rows = (rows - first).min(MOST_ROWS);
+        let blocks = k_blocks(k);
+        let packed = call.rows.reserve(blocks.len() * rows * ROW_STRIDE);
+        for (i, block) in blocks.enumerate() {
+            // SAFETY: `x` holds `rows` rows of k from `first` on; `packed` room for each block's rows.
+            unsafe {
+                let from = x.as_ptr().add(first * k + block.start);
+                pack_rows(rows, block.len(), from, k, packed.add(i * rows * ROW_STRIDE));
+            }
+        }
+        let product = Product {
+            rows,
+            k,
+            out,
+            x: packed,
+            layer,
+            residual: residual.map(|residual| residual[first * out..].as_ptr()),
+            y: y[first * out..].as_mut_ptr(),
+        };
+        let width = panels_of_a_task(out.div_ceil(level.panel_columns()), parallelism) * level.panel_columns();
+        parallelism.for_each(out.div_ceil(width), |task| {
+            let columns = task * width..((task + 1) * width).min(out);
+            // SAFETY: the level is supported; the pointers in `product` are those of the slices whose lengths were
+            // checked above, and outlive the call; each task writes columns of its own.
+            unsafe { level.run(Panels { product: &product, columns }) }
+        });
+    }
+}
+
+/// How many neighbouring panels a thread takes at once: the more, the fewer times it reads all of x, as long as every
+/// thread has work.
+fn panels_of_a_task(panels: usize, parallelism: Parallelism) -> usize {
+    (panels / parallelism.threads()).clamp(1, MOST_PANELS)
+}
+
+/// A block of rows of one call.
+struct Product<'a> {
+    rows: usize,
+    k: usize,
+    out: usize,
+    /// The packed rows: for each block of k, `rows` rows [`ROW_STRIDE`] apart.
+    x: *const f32,
+    layer: Linear<'a>,
+    residual: Option<*const f32>,
+    y: *mut f32,
+}
+
+// SAFETY: `x` and `residual` are only read, and tasks write disjoint columns of `y`.
+unsafe impl Sync for Product<'_> {}
+
+/// A few neighbouring panels of columns of a product: a task.
+struct Panels<'a> {
+    product: &'a Product<'a>,
+    columns: Range<usize>,
+}
+
+impl Kernel for Panels<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let Product { rows, k, x, layer, .. } = *self.product;
+        let panels = self.columns.len().div_ceil(2 * S::LANES);
+        let stride = panels * 2 * S::LANES;
+        let mut task = Loan::for_task();
+        let packed = task.panels.reserve(panels * PANEL_BLOCK);
+        let sums = task.sums.reserve(rows * stride);
+        for (i, block) in k_blocks(k).enumerate() {
+            // SAFETY: the columns are rows of the weights, the block a range of their k; the buffers have room for
+            // `panels` panels.
+            unsafe {
+                for panel in 0..panels {
+                    let columns = self.columns.len() - panel * 2 * S::LANES;
+                    let first = self.columns.start + panel * 2 * S::LANES;
+                    let weight = layer.weight.as_ptr().add(first * k + block.start);
+                    let to = packed.add(panel * PANEL_BLOCK);
+                    pack_transposed::<S>(columns.min(2 * S::LANES), block.len(), weight, k, to);
+                }
+                let x = x.add(i * rows * ROW_STRIDE);
+                let tiles = row_tiles(rows, S::TILE_ROWS);
+                let ahead = self.next_block(&block);
+                let steps = tiles.len() * panels;
+                for (t, tile_rows) in tiles.enumerate() {
+                    let x = x.add(tile_rows.start * ROW_STRIDE);
+                    let sums = sums.add(tile_rows.start * stride);
+                    for panel in 0..panels {
+                        ahead.prefetch::<S>(t * panels + panel, steps);
+                        let (packed, sums) = (packed.add(panel * PANEL_BLOCK), sums.add(panel * 2 * S::LANES));
+                        tile::<S>(tile_rows.len(), x, packed, block.len(), sums, stride, i > 0);
+                    }
+                    if block.end == k {
+                        self.finish::<S>(tile_rows, sums, stride);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A block of the row-major weights that will be packed next: fetched while the one before it is multiplied, as the
+/// processor would not foresee its many short rows.
+struct Ahead {
+    from: *const f32,
+    stride: usize,
+    rows: usize,
+    /// Cache lines in a row of the block.
+    lines: usize,
+}
+
+impl Ahead {
+    /// Fetches the share of step `step` of `steps`.
+    #[inline(always)]
+    unsafe fn prefetch<S: Simd>(&self, step: usize, steps: usize) {
+        for row in self.rows * step / steps..self.rows * (step + 1) / steps {
+            for line in 0..self.lines {
+                // SAFETY: a prefetch may be of any address.
+                unsafe { S::prefetch(self.from.wrapping_add(row * self.stride + line * FLOATS_OF_LINE)) }
+            }
+        }
+    }
+}
+
+impl Panels<'_> {
+    /// What is packed after `block`: the next block of k of these columns, or the first of the columns behind them,
+    /// which this thread most likely takes next.
+    fn next_block(&self, block: &Range<usize>) -> Ahead {
+        let Product { k, out, layer, .. } = *self.product;
+        let (first, from) = if block.end < k { (self.columns.start, block.end) } else { (self.columns.end, 0) };
+        Ahead {
+            from: layer.weight.as_ptr().wrapping_add(first * k + from),
+            stride: k,
+            rows: self.columns.len().min(out - first),
+            lines: block.len().div_ceil(FLOATS_OF_LINE),
+        }
+    }
+}
+
+impl Panels<'_> {
+    /// Takes the final sums of `rows` to the result.
+    ///
+    /// # Safety
+    /// The processor has the features of `S`; `sums` holds the rows, `stride` apart.
+    #[inline(always)]
+    unsafe fn finish<S: Simd>(&self, rows: Range<usize>, sums: *const f32, stride: usize) {
+        let Product { out, layer, residual, y, .. } = *self.product;
+        for (i, row) in rows.enumerate() {
+            for (vector, column) in self.columns.clone().step_by(S::LANES).enumerate() {
+                let n = (self.columns.end - column).min(S::LANES);
+                // SAFETY: row and column lie inside the result, the residual, and the sums.
+                unsafe {
+                    let sum = S::load(sums.add(i * stride + vector * S::LANES));
+                    let bias = S::load_first(layer.bias.as_ptr().add(column), n);
+                    let mut v = layer.activation.apply::<S>(S::add(sum, bias));
+                    if let Some(residual) = residual {
+                        v = S::add(v, S::load_first(residual.add(row * out + column), n));
+                    }
+                    S::store_first(y.add(row * out + column), v, n);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::reference::{self, assert_close, levels, Random};
+    use super::*;
+
+    /// Sums of float32 products in blocks: a few roundings of 6e-8 of the terms' magnitude.
+    const TOLERANCE: f64 = 4e-7;
+
+    fn run(level: Level, layer: Linear, x: &[f32], residual: Option<&[f32]>, parallelism: Parallelism) -> Vec<f32> {
+        let rows = x.len() * layer.bias.len() / layer.weight.len();
+        let mut y = vec![f32::NAN; rows * layer.bias.len()];
+        linear(level, parallelism, layer, x, residual, &mut y);
+        y
+    }
+
+    fn check(random: &mut Random, rows: usize, k: usize, out: usize, scale: f32) {
+        let (x, weight) = (random.floats(rows * k, scale), random.floats(out * k, 1.0));
+        let (bias, residual) = (random.floats(out, scale), random.floats(rows * out, scale));
+        let (mut truth, mut size) = reference::linear(&x, &weight, &bias);
+        for ((truth, size), &residual) in truth.iter_mut().zip(&mut size).zip(&residual) {
+            *truth += f64::from(residual);
+            *size += f64::from(residual).abs();
+        }
+        let layer = Linear { weight: &weight, bias: &bias, activation: Activation::Identity };
+        for level in levels() {
+            let what = format!("{level}, {rows} rows, {k} to {out}");
+            let y = run(level, layer, &x, Some(&residual), Parallelism::Single);
+            assert_close(&y, &truth, &size, TOLERANCE, &what);
+            assert_eq!(run(level, layer, &x, Some(&residual), Parallelism::Pool), y, "{what}, in parallel");
+        }
+    }
+
+    #[test]
+    fn random_shapes_give_the_product() {
+        let mut random = Random::new(1);
+        for _ in 0..40 {
+            let (rows, k, out) = (random.size(1, 70), random.size(1, 420), random.size(1, 150));
+            check(&mut random, rows, k, out, 1.0);
+        }
+    }
+
+    #[test]
+    fn shapes_at_the_edges_give_the_product() {
+        let mut random = Random::new(2);
+        for (rows, k, out) in [
+            (1, 1, 1),
+            (1, 768, 4),
+            (14, 192, 32),
+            (15, 193, 33),
+            (28, 384, 64),
+            (512, 50, 20),
+            (505, 16, 16),
+            (6, 40, 129),
+        ] {
+            check(&mut random, rows, k, out, 1.0);
+        }
+    }
+
+    #[test]
+    fn large_and_denormal_values_give_the_product() {
+        let mut random = Random::new(3);
+        check(&mut random, 9, 100, 40, 1e30);
+        // The products are denormal, below 2^-126; their sums stay exact to the last bit there is.
+        let (x, weight, bias) = (random.floats(5 * 20, 1e-20), random.floats(7 * 20, 1e-20), vec![0.0; 7]);
+        let (truth, _) = reference::linear(&x, &weight, &bias);
+        let one_bit = vec![f64::from(f32::from_bits(1)); truth.len()];
+        for level in levels() {
+            let layer = Linear { weight: &weight, bias: &bias, activation: Activation::Identity };
+            let y = run(level, layer, &x, None, Parallelism::Single);
+            assert_close(&y, &truth, &one_bit, 20.0, &level.to_string());
+        }
+    }
+
+    #[test]
+    fn infinities_and_nan_stay_in_their_rows() {
+        let mut random = Random::new(4);
+        let (k, out) = (50, 37);
+        let (weight, bias) = (random.floats(out * k, 1.0), random.floats(out, 1.0));
+        let mut x = random.floats(17 * k, 1.0);
+        let layer = Linear { weight: &weight, bias: &bias, activation: Activation::Gelu };
+        for level in levels() {
+            let clean = run(level, layer, &x, None, Parallelism::Single);
+            x[3 * k + 5] = f32::NEG_INFINITY;
+            x[16 * k + 49] = f32::NAN;
+            let y = run(level, layer, &x, None, Parallelism::Single);
+            for row in 0..17 {
+                let row_y = &y[row * out..(row + 1) * out];
+                match row {
+                    3 => assert!(row_y.iter().all(|y| !y.is_finite()), "{level}"),
+                    16 => assert!(row_y.iter().all(|y| y.is_nan()), "{level}"),
+                    _ => assert_eq!(row_y, &clean[row * out..(row + 1) * out], "{level}"),
+                }
+            }
+            x[3 * k + 5] = 0.5;
+            x[16 * k + 49] = 0.5;
+        }
+    }
+
+    #[test]
+    fn a_row_gives_the_same_bits_in_any_batch() {
+        let mut random = Random::new(5);
+        let (rows, k, out) = (61, 400, 70);
+        let (x, weight, bias) = (random.floats(rows * k, 1.0), random.floats(out * k, 1.0), random.floats(out, 1.0));
+        let layer = Linear { weight: &weight, bias: &bias, activation: Activation::Gelu };
+        for level in levels() {
+            let batch = run(level, layer, &x, None, Parallelism::Single);
+            for (first, last) in [(0, 1), (60, 61), (3, 18), (7, 36)] {
+                let part = run(level, layer, &x[first * k..last * k], None, Parallelism::Single);
+                assert_eq!(part, batch[first * out..last * out], "{level}, rows {first} to {last}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_gives_nothing() {
+        for level in levels() {
+            let layer = Linear { weight: &[1.0; 6], bias: &[0.0; 2], activation: Activation::Identity };
+            assert!(run(level, layer, &[], None, Parallelism::Pool).is_empty());
+        }
+    }
+}

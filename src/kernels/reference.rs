@@ -1,0 +1,121 @@
+//! The truth that every kernel is tested against: the textbook's formulas in float64, and random operands.
+
+use super::{Attention, LayerNorm, Level};
+
+/// Numbers in a range, the same in every run: SplitMix64.
+pub(super) struct Random(u64);
+
+impl Random {
+    pub(super) fn new(seed: u64) -> Random {
+        Random(seed)
+    }
+
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// `n` numbers between -`scale` and `scale`.
+    pub(super) fn floats(&mut self, n: usize, scale: f32) -> Vec<f32> {
+        (0..n).map(|_| ((self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0) * scale).collect()
+    }
+
+    /// A whole number from `least` to `most`.
+    pub(super) fn size(&mut self, least: usize, most: usize) -> usize {
+        least + (self.next() % (most - least + 1) as u64) as usize
+    }
+}
+
+/// The levels that this processor runs.
+pub(super) fn levels() -> impl Iterator<Item = Level> {
+    Level::ALL.into_iter().filter(|level| level.is_supported())
+}
+
+/// erf by its Taylor series below 3 and the continued fraction of erfc above, to about 1e-15.
+pub(super) fn erf(x: f64) -> f64 {
+    if x < 0.0 {
+        return -erf(-x);
+    }
+    let scale = core::f64::consts::FRAC_2_SQRT_PI;
+    if x < 3.0 {
+        let (mut term, mut sum) = (x, x);
+        for n in 1..100 {
+            term *= -x * x / n as f64;
+            sum += term / (2 * n + 1) as f64;
+        }
+        return scale * sum;
+    }
+    let fraction = (1..60).rev().fold(x, |rest, n| x + n as f64 / 2.0 / rest);
+    1.0 - scale / 2.0 * (-x * x).exp() / fraction
+}
+
+pub(super) fn gelu(x: f64) -> f64 {
+    0.5 * x * (1.0 + erf(x * core::f64::consts::FRAC_1_SQRT_2))
+}
+
+/// x · Wᵀ + b, and beside each element the sum of its terms' magnitudes, to which rounding errors are in proportion.
+pub(super) fn linear(x: &[f32], weight: &[f32], bias: &[f32]) -> (Vec<f64>, Vec<f64>) {
+    let k = weight.len() / bias.len();
+    let element = |row: &[f32], j: usize| {
+        let terms = row.iter().zip(&weight[j * k..]).map(|(&x, &w)| f64::from(x) * f64::from(w));
+        let bias = f64::from(bias[j]);
+        terms.fold((bias, bias.abs()), |(sum, size), term| (sum + term, size + term.abs()))
+    };
+    let rows = x.chunks_exact(k);
+    rows.flat_map(|row| (0..bias.len()).map(move |j| (row, j))).map(|(row, j)| element(row, j)).unzip()
+}
+
+/// Layer norm of each row.
+pub(super) fn layer_norm(norm: LayerNorm, x: &[f32]) -> Vec<f64> {
+    let hidden = norm.weight.len();
+    let rows = x.chunks_exact(hidden).map(|row| row.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>());
+    let normalized = rows.flat_map(|row| {
+        let mean = row.iter().sum::<f64>() / hidden as f64;
+        let variance = row.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / hidden as f64;
+        let deviation = (variance + f64::from(norm.eps)).sqrt();
+        row.into_iter().map(move |x| (x - mean) / deviation)
+    });
+    let parameters = norm.weight.iter().zip(norm.bias).cycle();
+    normalized.zip(parameters).map(|(x, (&weight, &bias))| x * f64::from(weight) + f64::from(bias)).collect()
+}
+
+/// Attention, token by token and head by head.
+pub(super) fn attention(operands: Attention) -> Vec<f64> {
+    let Attention { query, key, value, heads, head_dim, offsets } = operands;
+    let at = |operand: &[f32], token: usize, column: usize| f64::from(operand[token * heads * head_dim + column]);
+    let mut context = Vec::with_capacity(query.len());
+    for tokens in offsets.windows(2).map(|pair| pair[0]..pair[1]) {
+        for (token, head) in tokens.clone().flat_map(|token| (0..heads).map(move |head| (token, head))) {
+            let columns = head * head_dim..(head + 1) * head_dim;
+            let score = |other| columns.clone().map(|i| at(query, token, i) * at(key, other, i)).sum::<f64>();
+            let scores: Vec<f64> = tokens.clone().map(|other| score(other) / (head_dim as f64).sqrt()).collect();
+            let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let weights: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
+            let sum: f64 = weights.iter().sum();
+            let mixed =
+                |i| tokens.clone().zip(&weights).map(|(other, weight)| weight * at(value, other, i)).sum::<f64>();
+            context.extend(columns.clone().map(|i| mixed(i) / sum));
+        }
+    }
+    context
+}
+
+/// Panics where `got` is further from `truth` than `tolerance` times `size`.
+pub(super) fn assert_close(got: &[f32], truth: &[f64], size: &[f64], tolerance: f64, what: &str) {
+    assert_eq!(got.len(), truth.len(), "{what}");
+    for (i, ((&got, &truth), &size)) in got.iter().zip(truth).zip(size).enumerate() {
+        let error = (f64::from(got) - truth).abs();
+        assert!(error <= tolerance * size, "{what}: element {i} is {got}, not {truth}, off by {error:.1e}");
+    }
+}
+
+#[test]
+fn erf_is_that_of_the_tables() {
+    // Abramowitz and Stegun, table 7.1.
+    for (x, value) in [(0.5, 0.520_499_877_8), (1.0, 0.842_700_792_9), (2.0, 0.995_322_265_0), (3.1, 0.999_988_351_3)] {
+        assert!((erf(x) - value).abs() < 1e-10, "erf({x}) = {}", erf(x));
+        assert_eq!(erf(-x), -erf(x));
+    }
+}
