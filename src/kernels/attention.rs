@@ -24,27 +24,31 @@ pub struct Attention<'a> {
     pub offsets: &'a [usize],
 }
 
-/// Writes softmax(q · kᵀ / sqrt(head_dim)) · v to `context`, (total_tokens, heads * head_dim); each token attends to the
-/// tokens of its own sequence.
+/// softmax(q · kᵀ / sqrt(head_dim)) · v, (total_tokens, heads * head_dim); each token attends to the tokens of its own
+/// sequence.
 ///
 /// # Panics
 /// Where a slice's length disagrees with the others, or the offsets do not ascend from 0 to total_tokens.
-pub fn attention(level: Level, parallelism: Parallelism, operands: Attention, context: &mut [f32]) {
+pub fn attention(level: Level, parallelism: Parallelism, operands: Attention) -> Vec<f32> {
     let Attention { query, key, value, heads, head_dim, offsets } = operands;
     let total_tokens = offsets.last().copied().unwrap_or(0);
     let expected = total_tokens * heads * head_dim;
-    assert!([query.len(), key.len(), value.len(), context.len()] == [expected; 4], "operands of one shape");
+    assert!([query.len(), key.len(), value.len()] == [expected; 3], "operands of one shape");
     assert!(offsets.first().is_none_or(|&first| first == 0) && offsets.is_sorted(), "offsets ascend from 0");
     assert!(level.is_supported(), "the processor has no {level}");
     let sequences = offsets.len().saturating_sub(1);
+    let mut context = Vec::with_capacity(expected);
     let call = Call { operands, context: context.as_mut_ptr() };
     parallelism.for_each(sequences * heads, |task| {
         let (sequence, head) = (task / heads, task % heads);
         let tokens = offsets[sequence]..offsets[sequence + 1];
-        // SAFETY: the level is supported; the pointer in `call` is that of the slice whose length was checked above, and
-        // outlives the call; each task writes rows and columns of its own.
+        // SAFETY: the level is supported; the pointer in `call` is that of `context`, which has room for `expected`
+        // floats and outlives the call; each task writes rows and columns of its own.
         unsafe { level.run(Head { call: &call, tokens, head }) }
     });
+    // SAFETY: every token is in a sequence, and every column in a head.
+    unsafe { context.set_len(expected) }
+    context
 }
 
 struct Call<'a> {
@@ -291,12 +295,6 @@ mod tests {
         std::iter::once(0).chain(ends).collect()
     }
 
-    fn run(level: Level, parallelism: Parallelism, operands: Attention) -> Vec<f32> {
-        let mut context = vec![f32::NAN; operands.query.len()];
-        attention(level, parallelism, operands, &mut context);
-        context
-    }
-
     /// Queries of `scale` make scores as far apart; values are below 1, and so is what they are mixed to.
     fn check(lengths: &[usize], heads: usize, head_dim: usize, scale: f32, tolerance: f64) {
         let mut random = Random::new((lengths.len() * heads * head_dim) as u64);
@@ -309,9 +307,9 @@ mod tests {
         let size = vec![1.0; truth.len()];
         for level in levels() {
             let what = format!("{level}, lengths {lengths:?}, {heads} heads of {head_dim}");
-            let context = run(level, Parallelism::Single, operands);
+            let context = attention(level, Parallelism::Single, operands);
             assert_close(&context, &truth, &size, tolerance, &what);
-            assert_eq!(run(level, Parallelism::Pool, operands), context, "{what}, in parallel");
+            assert_eq!(attention(level, Parallelism::Pool, operands), context, "{what}, in parallel");
         }
     }
 
@@ -343,13 +341,13 @@ mod tests {
         let (query, key) = (random.floats(108 * hidden, 1.0), random.floats(108 * hidden, 1.0));
         let operands = Attention { query: &query, key: &key, value: &key, heads, head_dim, offsets: &offsets };
         for level in levels() {
-            let batch = run(level, Parallelism::Single, operands);
+            let batch = attention(level, Parallelism::Single, operands);
             for pair in offsets.windows(2) {
                 let part = pair[0] * hidden..pair[1] * hidden;
                 let (query, key) = (&query[part.clone()], &key[part.clone()]);
                 let alone = [0, pair[1] - pair[0]];
                 let operands = Attention { query, key, value: key, heads, head_dim, offsets: &alone };
-                assert_eq!(run(level, Parallelism::Single, operands), batch[part], "{level}");
+                assert_eq!(attention(level, Parallelism::Single, operands), batch[part], "{level}");
             }
         }
     }
@@ -361,7 +359,7 @@ mod tests {
         let value = [1.0, 2.0, 1e30, 1e30, 3.0, 4.0];
         let operands = Attention { query: &query, key: &key, value: &value, heads: 1, head_dim: 2, offsets: &[0, 3] };
         for level in levels() {
-            for row in run(level, Parallelism::Single, operands).chunks(2) {
+            for row in attention(level, Parallelism::Single, operands).chunks(2) {
                 assert_eq!(row, [2.0, 3.0], "{level}");
             }
         }
@@ -375,7 +373,7 @@ mod tests {
             let operands =
                 Attention { query: &query, key: &key, value: &query, heads: 1, head_dim: 2, offsets: &[0, 2, 4] };
             for level in levels() {
-                let context = run(level, Parallelism::Single, operands);
+                let context = attention(level, Parallelism::Single, operands);
                 assert!(context[..4].iter().all(|x| x.is_nan()), "{level}: {context:?}");
                 assert_eq!(context[4..], [1.0; 4], "{level}");
             }
@@ -386,8 +384,8 @@ mod tests {
     fn empty_batches_and_sequences_give_nothing() {
         for level in levels() {
             let operands = Attention { query: &[], key: &[], value: &[], heads: 2, head_dim: 4, offsets: &[0, 0] };
-            assert!(run(level, Parallelism::Single, operands).is_empty());
-            assert!(run(level, Parallelism::Pool, Attention { offsets: &[], ..operands }).is_empty());
+            assert!(attention(level, Parallelism::Single, operands).is_empty());
+            assert!(attention(level, Parallelism::Pool, Attention { offsets: &[], ..operands }).is_empty());
         }
     }
 }

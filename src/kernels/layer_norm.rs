@@ -18,7 +18,7 @@ pub struct LayerNorm<'a> {
 /// Rows that a task takes: enough work to be worth a thread's while.
 const ROWS_OF_A_TASK: usize = 16;
 
-/// y = (v - mean(v)) / sqrt(var(v) + eps) · weight + bias with v = x + residual, for each row of (rows, hidden). The
+/// (v - mean(v)) / sqrt(var(v) + eps) · weight + bias with v = x + residual, for each row of (rows, hidden). The
 /// variance is the biased one, the mean of the squared distances from the mean, as in PyTorch.
 ///
 /// # Panics
@@ -29,22 +29,24 @@ pub fn layer_norm(
     norm: LayerNorm,
     x: &[f32],
     residual: Option<&[f32]>,
-    y: &mut [f32],
-) {
+) -> Vec<f32> {
     let hidden = norm.weight.len();
     let rows = x.len() / hidden.max(1);
     assert_eq!(norm.bias.len(), hidden, "weight and bias of a layer norm have one shape");
     assert_eq!(x.len(), rows * hidden, "the operand of a layer norm is (rows, hidden)");
-    assert_eq!(y.len(), x.len(), "the result of a layer norm has the shape of its operand");
     assert!(residual.is_none_or(|residual| residual.len() == x.len()), "the residual has the shape of the operand");
     assert!(level.is_supported(), "the processor has no {level}");
+    let mut y = Vec::with_capacity(x.len());
     let call = Call { norm, x: x.as_ptr(), residual: residual.map(<[f32]>::as_ptr), y: y.as_mut_ptr() };
     parallelism.for_each(rows.div_ceil(ROWS_OF_A_TASK), |task| {
         let rows = task * ROWS_OF_A_TASK..((task + 1) * ROWS_OF_A_TASK).min(rows);
         // SAFETY: the level is supported; the pointers in `call` are those of the slices whose lengths were checked
-        // above, and outlive the call; each task writes rows of its own.
+        // above, and of `y` with room for as much; they outlive the call. Each task writes rows of its own.
         unsafe { level.run(Rows { call: &call, rows }) }
     });
+    // SAFETY: every row was written.
+    unsafe { y.set_len(x.len()) }
+    y
 }
 
 struct Call<'a> {
@@ -137,10 +139,9 @@ mod tests {
         for level in levels() {
             for parallelism in [Parallelism::Single, Parallelism::Pool] {
                 let what = format!("{level}, {rows} rows of {hidden}");
-                let mut y = vec![f32::NAN; x.len()];
-                layer_norm(level, parallelism, norm, &x, Some(&residual), &mut y);
+                let y = layer_norm(level, parallelism, norm, &x, Some(&residual));
                 assert_close(&y, &truth, &size, tolerance, &what);
-                layer_norm(level, parallelism, norm, &sums, None, &mut y);
+                let y = layer_norm(level, parallelism, norm, &sums, None);
                 assert_close(&y, &truth, &size, tolerance, &what);
             }
         }
@@ -169,19 +170,18 @@ mod tests {
     #[test]
     fn a_row_of_equal_values_gives_the_bias() {
         for level in levels() {
-            let (bias, mut y) = ([0.5, -1.0, 2.0], [f32::NAN; 3]);
+            let bias = [0.5, -1.0, 2.0];
             let norm = LayerNorm { weight: &[3.0; 3], bias: &bias, eps: 1e-12 };
-            layer_norm(level, Parallelism::Single, norm, &[4.0; 3], None, &mut y);
-            assert_eq!(y, bias, "{level}");
+            assert_eq!(layer_norm(level, Parallelism::Single, norm, &[4.0; 3], None), bias, "{level}");
         }
     }
 
     #[test]
     fn nan_stays_in_its_row() {
         for level in levels() {
-            let (x, mut y) = ([1.0, f32::NAN, 2.0, 1.0, 2.0, 3.0], [0.0; 6]);
+            let x = [1.0, f32::NAN, 2.0, 1.0, 2.0, 3.0];
             let norm = LayerNorm { weight: &[1.0; 3], bias: &[0.0; 3], eps: 1e-12 };
-            layer_norm(level, Parallelism::Single, norm, &x, None, &mut y);
+            let y = layer_norm(level, Parallelism::Single, norm, &x, None);
             assert!(y[..3].iter().all(|y| y.is_nan()) && y[3..].iter().all(|y| y.is_finite()), "{level}: {y:?}");
         }
     }

