@@ -1,19 +1,25 @@
 //! Texts to predictions: tokenization, batching, model and scores behind one call. What a library user takes.
 
-use crate::batching::{batches, BatchLimits};
+use crate::batching::{batches, Batch, BatchLimits};
 use crate::checkpoint::config::ScoreFunction;
 use crate::checkpoint::Checkpoint;
+use crate::kernels::{Level, Parallelism};
 use crate::model::{BertForSequenceClassification, DeviceChoice};
 use crate::prediction::Prediction;
 use crate::tokenization::{Encoding, Tokenization};
 use anyhow::{ensure, Context, Result};
-use candle_core::DType;
+use rayon::prelude::*;
+
+/// With fewer batches a thread than this, some threads would be idle for long at the end.
+const BATCHES_OF_A_THREAD: usize = 4;
 
 /// What can be chosen beside the checkpoint.
 #[derive(Debug, Clone)]
 pub struct ClassifierOptions {
     /// Where to compute.
     pub device: DeviceChoice,
+    /// The instruction set of the CPU kernels, one that the processor supports.
+    pub cpu_level: Level,
     /// Names of the classes in id order, instead of the checkpoint's own.
     pub labels: Option<Vec<String>>,
     /// Longest text in tokens, instead of the model's limit.
@@ -24,7 +30,13 @@ pub struct ClassifierOptions {
 
 impl Default for ClassifierOptions {
     fn default() -> Self {
-        Self { device: DeviceChoice::Auto, labels: None, max_length: None, max_batch_tokens: 1024 }
+        Self {
+            device: DeviceChoice::Auto,
+            cpu_level: Level::detect(),
+            labels: None,
+            max_length: None,
+            max_batch_tokens: 1024,
+        }
     }
 }
 
@@ -34,6 +46,7 @@ pub struct Classifier {
     model: BertForSequenceClassification,
     labels: Vec<String>,
     score_function: ScoreFunction,
+    is_on_cpu: bool,
     batch_limits: BatchLimits,
 }
 
@@ -48,11 +61,19 @@ impl Classifier {
         let tokenization = Tokenization::load(&checkpoint.files, config, options.max_length)?;
         let num_labels = checkpoint.num_labels()?;
         let labels = config.labels(options.labels.as_deref(), num_labels)?;
-        let weights = checkpoint.weights.var_builder(DType::F32, &options.device.open()?);
-        let model = BertForSequenceClassification::load(weights, config, num_labels)
-            .with_context(|| format!("cannot build the model from {}", checkpoint.files))?;
+        let device = options.device.open()?;
+        let model =
+            BertForSequenceClassification::load(&checkpoint.weights, config, num_labels, &device, options.cpu_level)
+                .with_context(|| format!("cannot build the model from {}", checkpoint.files))?;
         let batch_limits = BatchLimits { max_batch_tokens: options.max_batch_tokens };
-        Ok(Classifier { tokenization, model, labels, score_function: config.score_function, batch_limits })
+        Ok(Classifier {
+            tokenization,
+            model,
+            labels,
+            score_function: config.score_function,
+            is_on_cpu: device.is_cpu(),
+            batch_limits,
+        })
     }
 
     /// The names of the classes, in id order.
@@ -100,17 +121,27 @@ impl Classifier {
     /// Where the device fails, or a logit is no finite number.
     pub fn logits(&self, encodings: &[Encoding]) -> Result<Vec<Vec<f32>>> {
         let sequences: Vec<&[u32]> = encodings.iter().map(|encoding| encoding.input_ids.as_slice()).collect();
+        let batches = batches(&sequences, self.batch_limits);
+        // Inside the pool from here on, rather than a journey to it for each of a model's operations.
+        let rows = rayon::scope(|_| self.forward_all(&batches))?;
         let mut logits = vec![Vec::new(); sequences.len()];
-        for batch in batches(&sequences, self.batch_limits) {
-            let rows = self.model.forward(&batch).context("the forward pass failed")?;
-            for (&position, row) in batch.positions.iter().zip(rows) {
-                ensure!(
-                    row.iter().all(|logit| logit.is_finite()),
-                    "the model gives logits that are no finite numbers ({row:?}): its weights are damaged"
-                );
-                logits[position] = row;
-            }
+        for (&position, row) in batches.iter().flat_map(|batch| &batch.positions).zip(rows.into_iter().flatten()) {
+            ensure!(
+                row.iter().all(|logit| logit.is_finite()),
+                "the model gives logits that are no finite numbers ({row:?}): its weights are damaged"
+            );
+            logits[position] = row;
         }
         Ok(logits)
+    }
+
+    /// The logits of each batch. Where there are batches enough, each thread takes its own, which keeps a core on data in
+    /// its own cache; few batches are shared out among the threads operation by operation. A GPU takes one by one.
+    fn forward_all(&self, batches: &[Batch]) -> Result<Vec<Vec<Vec<f32>>>> {
+        let forward = |batch, parallelism| self.model.forward(batch, parallelism).context("the forward pass failed");
+        match self.is_on_cpu && batches.len() >= rayon::current_num_threads() * BATCHES_OF_A_THREAD {
+            true => batches.par_iter().with_max_len(1).map(|batch| forward(batch, Parallelism::Single)).collect(),
+            false => batches.iter().map(|batch| forward(batch, Parallelism::Pool)).collect(),
+        }
     }
 }

@@ -3,9 +3,11 @@
 
 use crate::checkpoint::CheckpointSpec;
 use crate::cli::{Cli, Dtype, Format};
+use crate::kernels::Level;
 use crate::model::DeviceChoice;
 use crate::output::RecordFormat;
 use crate::source::{Input, Inputs};
+use std::ffi::OsString;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -67,6 +69,8 @@ pub struct CheckpointOptions {
 pub struct ComputingOptions {
     /// `--device`.
     pub device: DeviceChoice,
+    /// The instruction set of the CPU kernels: the best that the processor has, up to `AGNEWS_CPU` where that is set.
+    pub cpu_level: Level,
     /// `--dtype`.
     pub dtype: Dtype,
     /// `--threads`; without it one a core.
@@ -113,6 +117,7 @@ impl Options {
             },
             computing: ComputingOptions {
                 device: cli.device.parse().map_err(UsageError)?,
+                cpu_level: cpu_level(std::env::var_os("AGNEWS_CPU"))?,
                 dtype: cli.dtype,
                 threads: positive("--threads", cli.threads)?,
                 max_batch_tokens: cli.max_batch_tokens.max(1),
@@ -124,6 +129,17 @@ impl Options {
                 (false, false) => Verbosity::Normal,
             },
         })
+    }
+}
+
+/// `cap` is the value of `AGNEWS_CPU`; an empty one counts as none.
+fn cpu_level(cap: Option<OsString>) -> Result<Level, UsageError> {
+    match cap.filter(|cap| !cap.is_empty()) {
+        None => Ok(Level::detect()),
+        Some(cap) => match cap.to_string_lossy().parse() {
+            Ok(cap) => Ok(Level::best_up_to(cap)),
+            Err(error) => usage(format!("AGNEWS_CPU={error}")),
+        },
     }
 }
 
@@ -219,6 +235,15 @@ mod tests {
             let error = resolve(args).expect_err(&args.join(" "));
             assert!(error.contains(named), "{args:?}: {error}");
         }
+    }
+
+    #[test]
+    fn the_environment_caps_the_cpu_kernels() {
+        assert_eq!(cpu_level(None).unwrap(), Level::detect());
+        assert_eq!(cpu_level(Some("".into())).unwrap(), Level::detect());
+        assert_eq!(cpu_level(Some("portable".into())).unwrap(), Level::Portable);
+        assert!(cpu_level(Some("avx512".into())).unwrap() <= Level::detect());
+        assert!(cpu_level(Some("mmx".into())).unwrap_err().to_string().starts_with("AGNEWS_CPU=mmx"));
     }
 
     #[test]

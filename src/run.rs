@@ -140,6 +140,7 @@ fn load(options: CheckpointOptions, computing: &ComputingOptions, progress: &Pro
     progress.detail(&format!("checkpoint: {checkpoint}"));
     let options = ClassifierOptions {
         device: computing.device,
+        cpu_level: computing.cpu_level,
         labels: options.labels,
         max_length: options.max_length,
         max_batch_tokens: computing.max_batch_tokens,

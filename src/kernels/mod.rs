@@ -57,7 +57,13 @@ impl Level {
 
     /// The best that this processor runs.
     pub fn detect() -> Level {
-        Level::ALL.into_iter().rev().find(|level| level.is_supported()).unwrap_or(Level::Portable)
+        Level::best_up_to(Level::Avx512)
+    }
+
+    /// The best up to `cap` that this processor runs.
+    pub fn best_up_to(cap: Level) -> Level {
+        let mut levels = Level::ALL.into_iter().rev();
+        levels.find(|&level| level <= cap && level.is_supported()).unwrap_or(Level::Portable)
     }
 
     /// Whether this processor runs it.
@@ -145,5 +151,6 @@ mod tests {
     fn the_detected_level_is_the_best_supported() {
         assert!(Level::Portable.is_supported());
         assert_eq!(reference::levels().last(), Some(Level::detect()));
+        assert_eq!(Level::best_up_to(Level::Portable), Level::Portable);
     }
 }

@@ -1,4 +1,4 @@
-//! Self-attention over packed sequences: each token attends to the tokens of its own sequence.
+//! Self-attention over packed sequences by candle's operations: each token attends to the tokens of its own sequence.
 
 use super::Sequences;
 use candle_core::{DType, Result, Tensor};

@@ -1,37 +1,78 @@
 //! Token ids to the first hidden states: word piece + position + token type, normalized.
 
 use super::layers::LayerNorm;
+use super::parameters::Parameters;
 use super::Sequences;
 use crate::checkpoint::config::Config;
-use candle_core::{Result, Tensor};
-use candle_nn::VarBuilder;
+use crate::checkpoint::weights::Float32s;
+use crate::kernels::Parallelism;
+use candle_core::{bail, Device, Result, Tensor};
 
 pub(super) struct Embeddings {
     /// (vocab_size, hidden)
-    word_embeddings: Tensor,
+    word_embeddings: Table,
     /// (max_position_embeddings, hidden), the embedding of token type 0 already added: one text is one segment.
     position_embeddings: Tensor,
     layer_norm: LayerNorm,
 }
 
+/// An embedding a row.
+enum Table {
+    Candle(Tensor),
+    /// The rows in the checkpoint's file: most of a vocabulary is never asked for.
+    Mapped {
+        rows: Float32s,
+        width: usize,
+    },
+}
+
+impl Table {
+    /// The rows `ids`, (ids, width).
+    fn select(&self, ids: &[u32], device: &Device) -> Result<Tensor> {
+        match self {
+            Table::Candle(table) => table.index_select(&Tensor::new(ids, device)?, 0),
+            Table::Mapped { rows, width } => {
+                let mut selected = Vec::with_capacity(ids.len() * width);
+                for &id in ids {
+                    match rows.chunks_exact(*width).nth(id as usize) {
+                        Some(row) => selected.extend_from_slice(row),
+                        None => bail!("token id {id} is past the end of a vocabulary of {}", rows.len() / width),
+                    }
+                }
+                Tensor::from_vec(selected, (ids.len(), *width), device)
+            }
+        }
+    }
+}
+
 impl Embeddings {
-    pub(super) fn load(weights: VarBuilder, config: &Config) -> Result<Self> {
-        let table = |name: &str, rows: usize| weights.pp(name).get((rows, config.hidden_size), "weight");
+    pub(super) fn load(parameters: Parameters, config: &Config) -> Result<Self> {
+        let (words, hidden) = (parameters.pp("word_embeddings"), config.hidden_size);
+        let table = |name: &str, rows: usize| parameters.pp(name).tensor((rows, hidden), "weight");
         let token_type = table("token_type_embeddings", config.type_vocab_size)?.narrow(0, 0, 1)?;
+        let word_embeddings = match parameters.level() {
+            Some(_) => Table::Mapped { rows: words.float32s(&[config.vocab_size, hidden], "weight")?, width: hidden },
+            None => Table::Candle(words.tensor((config.vocab_size, hidden), "weight")?),
+        };
         Ok(Self {
-            word_embeddings: table("word_embeddings", config.vocab_size)?,
+            word_embeddings,
             position_embeddings: table("position_embeddings", config.max_position_embeddings)?
                 .broadcast_add(&token_type)?,
-            layer_norm: LayerNorm::load(weights.pp("LayerNorm"), config)?,
+            layer_norm: LayerNorm::load(parameters.pp("LayerNorm"), config)?,
         })
     }
 
     /// (total_tokens) ids to (total_tokens, hidden).
-    pub(super) fn forward(&self, input_ids: &Tensor, sequences: &Sequences) -> Result<Tensor> {
+    pub(super) fn forward(
+        &self,
+        input_ids: &[u32],
+        sequences: &Sequences,
+        device: &Device,
+        parallelism: Parallelism,
+    ) -> Result<Tensor> {
         let position_ids: Vec<u32> = sequences.lengths().flat_map(|length| 0..length as u32).collect();
-        let position_ids = Tensor::new(position_ids, input_ids.device())?;
-        let words = self.word_embeddings.index_select(input_ids, 0)?;
-        let positions = self.position_embeddings.index_select(&position_ids, 0)?;
-        self.layer_norm.forward_residual(&words, &positions)
+        let words = self.word_embeddings.select(input_ids, device)?;
+        let positions = self.position_embeddings.index_select(&Tensor::new(position_ids, device)?, 0)?;
+        self.layer_norm.forward(&words, &positions, parallelism)
     }
 }

@@ -1,47 +1,110 @@
 //! The linear layer and the layer norm: the two operations that nearly all of the arithmetic goes through, and the
-//! seam below which a device may bring its own.
+//! seam below which the CPU brings its own kernels.
 
+use super::cpu;
+use super::parameters::Parameters;
 use crate::checkpoint::config::Config;
+use crate::checkpoint::weights::Float32s;
+use crate::kernels::{self, Activation, Level, Parallelism};
 use candle_core::{Module, Result, Tensor};
-use candle_nn::VarBuilder;
 
-/// x · Wᵀ + b, with W of the shape (out, in).
-pub(super) struct Linear(candle_nn::Linear);
+/// act(x · Wᵀ + b), with W of the shape (out, in).
+pub(super) struct Linear {
+    weights: LinearWeights,
+    activation: Activation,
+}
+
+enum LinearWeights {
+    Candle(candle_nn::Linear),
+    Kernel { level: Level, weight: Float32s, bias: Float32s },
+}
 
 impl Linear {
-    pub(super) fn load(weights: VarBuilder, in_dim: usize, out_dim: usize) -> Result<Self> {
-        let weight = weights.get((out_dim, in_dim), "weight")?;
-        let bias = weights.get(out_dim, "bias")?;
-        Ok(Self(candle_nn::Linear::new(weight, Some(bias))))
+    pub(super) fn load(parameters: Parameters, in_dim: usize, out_dim: usize) -> Result<Self> {
+        Self::load_activated(parameters, in_dim, out_dim, Activation::Identity)
+    }
+
+    /// A layer whose result goes through `activation`.
+    pub(super) fn load_activated(
+        parameters: Parameters,
+        in_dim: usize,
+        out_dim: usize,
+        activation: Activation,
+    ) -> Result<Self> {
+        let weights = match parameters.level() {
+            Some(level) => LinearWeights::Kernel {
+                level,
+                weight: parameters.float32s(&[out_dim, in_dim], "weight")?,
+                bias: parameters.float32s(&[out_dim], "bias")?,
+            },
+            None => {
+                let weight = parameters.tensor((out_dim, in_dim), "weight")?;
+                LinearWeights::Candle(candle_nn::Linear::new(weight, Some(parameters.tensor(out_dim, "bias")?)))
+            }
+        };
+        Ok(Self { weights, activation })
     }
 
     /// (rows, in) to (rows, out).
-    pub(super) fn forward(&self, xs: &Tensor) -> Result<Tensor> {
-        self.0.forward(xs)
+    pub(super) fn forward(&self, xs: &Tensor, parallelism: Parallelism) -> Result<Tensor> {
+        match &self.weights {
+            LinearWeights::Candle(linear) => activate(self.activation, linear.forward(xs)?),
+            LinearWeights::Kernel { level, weight, bias } => {
+                let layer = kernels::Linear { weight, bias, activation: self.activation };
+                cpu::linear(*level, parallelism, layer, xs)
+            }
+        }
+    }
+}
+
+/// What the kernels do as they store a sum, by candle's operations.
+fn activate(activation: Activation, xs: Tensor) -> Result<Tensor> {
+    match activation {
+        Activation::Identity => Ok(xs),
+        Activation::Gelu => xs.gelu_erf(),
+        Activation::GeluTanh => xs.gelu(),
+        Activation::Relu => xs.relu(),
     }
 }
 
 /// Layer norm over the hidden dimension.
 pub(super) struct LayerNorm {
-    weight: Tensor,
-    bias: Tensor,
+    weights: LayerNormWeights,
     eps: f32,
 }
 
+enum LayerNormWeights {
+    Candle { weight: Tensor, bias: Tensor },
+    Kernel { level: Level, weight: Float32s, bias: Float32s },
+}
+
 impl LayerNorm {
-    pub(super) fn load(weights: VarBuilder, config: &Config) -> Result<Self> {
-        let weight = weights.get(config.hidden_size, "weight")?;
-        let bias = weights.get(config.hidden_size, "bias")?;
-        Ok(Self { weight, bias, eps: config.layer_norm_eps as f32 })
+    pub(super) fn load(parameters: Parameters, config: &Config) -> Result<Self> {
+        let hidden = config.hidden_size;
+        let weights = match parameters.level() {
+            Some(level) => LayerNormWeights::Kernel {
+                level,
+                weight: parameters.float32s(&[hidden], "weight")?,
+                bias: parameters.float32s(&[hidden], "bias")?,
+            },
+            None => LayerNormWeights::Candle {
+                weight: parameters.tensor(hidden, "weight")?,
+                bias: parameters.tensor(hidden, "bias")?,
+            },
+        };
+        Ok(Self { weights, eps: config.layer_norm_eps as f32 })
     }
 
-    /// (rows, hidden) to (rows, hidden).
-    pub(super) fn forward(&self, xs: &Tensor) -> Result<Tensor> {
-        candle_nn::ops::layer_norm(xs, &self.weight, &self.bias, self.eps)
-    }
-
-    /// The norm of `xs + residual`.
-    pub(super) fn forward_residual(&self, xs: &Tensor, residual: &Tensor) -> Result<Tensor> {
-        self.forward(&(xs + residual)?)
+    /// The norm of `xs + residual`, both (rows, hidden).
+    pub(super) fn forward(&self, xs: &Tensor, residual: &Tensor, parallelism: Parallelism) -> Result<Tensor> {
+        match &self.weights {
+            LayerNormWeights::Candle { weight, bias } => {
+                candle_nn::ops::layer_norm(&(xs + residual)?, weight, bias, self.eps)
+            }
+            LayerNormWeights::Kernel { level, weight, bias } => {
+                let norm = kernels::LayerNorm { weight, bias, eps: self.eps };
+                cpu::layer_norm(*level, parallelism, norm, xs, residual)
+            }
+        }
     }
 }

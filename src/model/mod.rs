@@ -6,20 +6,24 @@
 //! formulas come.
 
 mod attention;
+mod cpu;
 mod device;
 mod embeddings;
 mod encoder;
 mod head;
 mod layers;
+mod parameters;
 
 use crate::batching::Batch;
 use crate::checkpoint::config::Config;
-use candle_core::{Device, Result, Tensor};
-use candle_nn::VarBuilder;
+use crate::checkpoint::weights::Weights;
+use crate::kernels::{Level, Parallelism};
+use candle_core::{Device, Result};
 pub use device::DeviceChoice;
 use embeddings::Embeddings;
 use encoder::Encoder;
 use head::{Classifier, Pooler};
+use parameters::Parameters;
 
 /// Where each sequence of a packed batch begins and ends, as attention needs it.
 struct Sequences<'a> {
@@ -47,31 +51,33 @@ pub struct BertForSequenceClassification {
 }
 
 impl BertForSequenceClassification {
-    /// Takes the weights `bert.*` and `classifier.*` from `weights`, on its device and in its dtype.
+    /// Takes the parameters `bert.*` and `classifier.*` from `weights` to `device`. On the CPU the kernels do the work,
+    /// on `level`, and the large parameters stay in the checkpoint's mapped file where it holds them as float32.
     ///
     /// # Errors
     /// Where a tensor is missing or its shape disagrees with `config`.
-    pub fn load(weights: VarBuilder, config: &Config, num_labels: usize) -> Result<Self> {
-        let bert = weights.pp("bert");
+    pub fn load(weights: &Weights, config: &Config, num_labels: usize, device: &Device, level: Level) -> Result<Self> {
+        let parameters = Parameters::new(weights, device, level);
+        let bert = parameters.pp("bert");
         Ok(Self {
             embeddings: Embeddings::load(bert.pp("embeddings"), config)?,
             encoder: Encoder::load(bert.pp("encoder"), config)?,
             pooler: Pooler::load(bert.pp("pooler"), config)?,
-            classifier: Classifier::load(weights.pp("classifier"), config, num_labels)?,
-            device: weights.device().clone(),
+            classifier: Classifier::load(parameters.pp("classifier"), config, num_labels)?,
+            device: device.clone(),
         })
     }
 
-    /// The logits of each sequence of `batch`, in its order: `num_labels` of them a sequence.
+    /// The logits of each sequence of `batch`, in its order: `num_labels` of them a sequence. `parallelism` says who
+    /// does the kernels' work; candle's own operations have threads of their own.
     ///
     /// # Errors
     /// Where the device fails, out of memory for instance.
-    pub fn forward(&self, batch: &Batch) -> Result<Vec<Vec<f32>>> {
+    pub fn forward(&self, batch: &Batch, parallelism: Parallelism) -> Result<Vec<Vec<f32>>> {
         let sequences = Sequences { offsets: &batch.offsets };
-        let input_ids = Tensor::new(batch.input_ids.as_slice(), &self.device)?;
-        let hidden_states = self.embeddings.forward(&input_ids, &sequences)?;
-        let hidden_states = self.encoder.forward(hidden_states, &sequences)?;
-        let pooled_output = self.pooler.forward(&hidden_states, &sequences)?;
-        self.classifier.forward(&pooled_output)
+        let hidden_states = self.embeddings.forward(&batch.input_ids, &sequences, &self.device, parallelism)?;
+        let hidden_states = self.encoder.forward(hidden_states, &sequences, parallelism)?;
+        let pooled_output = self.pooler.forward(&hidden_states, &sequences, parallelism)?;
+        self.classifier.forward(&pooled_output, parallelism)
     }
 }

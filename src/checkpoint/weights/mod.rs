@@ -4,6 +4,7 @@
 //! the file before it is used, allocates no more than the file's own size justifies, and names file and field in
 //! its errors.
 
+mod float32s;
 #[cfg(test)]
 mod fuzz;
 mod index;
@@ -17,6 +18,7 @@ mod torch_legacy;
 mod torch_zip;
 mod zip_directory;
 
+pub use float32s::Float32s;
 pub use stored::StoredTensor;
 
 use crate::checkpoint::files::{CheckpointFile, CheckpointFiles};
@@ -131,15 +133,29 @@ impl Weights {
     }
 
     fn tensor_of_shape(&self, shape: &Shape, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
+        self.check_shape(shape.dims(), name)?;
+        self.tensor(name, dtype, device)
+    }
+
+    /// The elements of a tensor as float32, in its file where it holds them so.
+    ///
+    /// # Errors
+    /// Where there is none of that name, its shape is not `shape`, or it cannot be converted; the message names file and
+    /// tensor.
+    pub fn float32s(&self, shape: &[usize], name: &str) -> Result<Float32s> {
+        let located = self.check_shape(shape, name)?;
+        Float32s::of(&self.shared, name).with_context(|| format!("cannot use {}", self.shared.describe(located)))
+    }
+
+    fn check_shape(&self, shape: &[usize], name: &str) -> Result<&Located> {
         let located = self.located(name)?;
         let found = located.placed.shape();
         ensure!(
-            found == shape.dims(),
-            "{} has the shape {found:?}, but config.json asks for {:?}: the files do not belong together",
+            found == shape,
+            "{} has the shape {found:?}, but config.json asks for {shape:?}: the files do not belong together",
             self.shared.describe(located),
-            shape.dims()
         );
-        self.tensor(name, dtype, device)
+        Ok(located)
     }
 }
 

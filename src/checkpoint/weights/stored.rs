@@ -101,6 +101,13 @@ impl Placed {
         &self.shape
     }
 
+    /// The bytes that hold the elements one behind the other as float32 in this machine's byte order; `None` where they
+    /// are stored in another way.
+    pub(super) fn contiguous_float32s(&self) -> Option<Range<usize>> {
+        let is_native = self.dtype == Dtype::F32 && self.strides.is_none() && cfg!(target_endian = "little");
+        is_native.then(|| self.bytes.clone())
+    }
+
     /// The view on `file`, the content of the file that this was read from.
     pub(super) fn view<'a>(&'a self, file: &'a [u8]) -> StoredTensor<'a> {
         let bytes = file.get(self.bytes.clone()).expect("checked against the file's length when it was opened");

@@ -1,0 +1,61 @@
+//! The elements of a tensor as float32, without a copy where the file already holds them so.
+
+use super::Shared;
+use candle_core::{DType, Device};
+use std::fmt;
+use std::ops::{Deref, Range};
+use std::sync::Arc;
+
+/// The float32 elements of a tensor in C order. Keeps the checkpoint's file mapped as long as it needs it.
+#[derive(Clone)]
+pub struct Float32s(Elements);
+
+#[derive(Clone)]
+enum Elements {
+    /// Bytes of a file that are aligned float32 numbers in this machine's byte order.
+    Mapped {
+        shared: Arc<Shared>,
+        file: usize,
+        bytes: Range<usize>,
+    },
+    Converted(Arc<[f32]>),
+}
+
+impl Float32s {
+    /// The elements of the tensor at `name`, which there is.
+    pub(super) fn of(shared: &Arc<Shared>, name: &str) -> anyhow::Result<Float32s> {
+        let located = &shared.tensors[name];
+        if let Some(bytes) = located.placed.contiguous_float32s() {
+            if bytemuck::try_cast_slice::<u8, f32>(&shared.files[located.file][bytes.clone()]).is_ok() {
+                return Ok(Float32s(Elements::Mapped { shared: shared.clone(), file: located.file, bytes }));
+            }
+        }
+        let tensor = shared.view(located).to_tensor(DType::F32, &Device::Cpu)?;
+        let elements: Vec<f32> = tensor.flatten_all()?.to_vec1()?;
+        Ok(Float32s(Elements::Converted(elements.into())))
+    }
+}
+
+impl From<Vec<f32>> for Float32s {
+    fn from(elements: Vec<f32>) -> Float32s {
+        Float32s(Elements::Converted(elements.into()))
+    }
+}
+
+impl Deref for Float32s {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        match &self.0 {
+            Elements::Mapped { shared, file, bytes } => bytemuck::cast_slice(&shared.files[*file][bytes.clone()]),
+            Elements::Converted(elements) => elements,
+        }
+    }
+}
+
+impl fmt::Debug for Float32s {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let from = if matches!(self.0, Elements::Mapped { .. }) { "mapped" } else { "converted" };
+        write!(f, "{} float32s, {from}", self.len())
+    }
+}

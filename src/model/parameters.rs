@@ -1,0 +1,47 @@
+//! A checkpoint's parameters, as the parts of the model take them.
+
+use crate::checkpoint::weights::{Float32s, Weights};
+use crate::kernels::Level;
+use candle_core::{DType, Device, Error, Result, Shape, Tensor};
+use candle_nn::VarBuilder;
+
+/// The parameters under a prefix of their names: candle's tensors on the device, or the elements where the file has
+/// them, for the kernels.
+#[derive(Clone)]
+pub(super) struct Parameters {
+    tensors: VarBuilder<'static>,
+    weights: Weights,
+    level: Option<Level>,
+}
+
+impl Parameters {
+    /// `level` is that of the kernels, which serve the CPU.
+    pub(super) fn new(weights: &Weights, device: &Device, level: Level) -> Parameters {
+        let tensors = weights.var_builder(DType::F32, device);
+        Parameters { tensors, weights: weights.clone(), level: device.is_cpu().then_some(level) }
+    }
+
+    /// Those of a part.
+    pub(super) fn pp(&self, part: impl ToString) -> Parameters {
+        Parameters { tensors: self.tensors.pp(part), ..self.clone() }
+    }
+
+    /// The kernels' level where they do the work, `None` where candle's own operations do.
+    pub(super) fn level(&self) -> Option<Level> {
+        self.level
+    }
+
+    /// A parameter on the device.
+    pub(super) fn tensor(&self, shape: impl Into<Shape>, name: &str) -> Result<Tensor> {
+        self.tensors.get(shape.into(), name)
+    }
+
+    /// The elements of a parameter, for the kernels.
+    pub(super) fn float32s(&self, shape: &[usize], name: &str) -> Result<Float32s> {
+        let name = match self.tensors.prefix() {
+            prefix if prefix.is_empty() => name.to_owned(),
+            prefix => format!("{prefix}.{name}"),
+        };
+        self.weights.float32s(shape, &name).map_err(|error| Error::Msg(format!("{error:#}")))
+    }
+}
