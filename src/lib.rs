@@ -12,6 +12,8 @@ pub mod batching;
 pub mod checkpoint;
 pub mod classifier;
 pub mod cli;
+#[cfg(test)]
+mod fuzzing;
 pub mod kernels;
 pub mod model;
 pub mod options;

@@ -313,4 +313,13 @@ mod tests {
         let other = with("id2label", generic(4)).unwrap();
         assert_eq!(other.labels(None, 4).unwrap(), ["LABEL_0", "LABEL_1", "LABEL_2", "LABEL_3"]);
     }
+
+    #[test]
+    fn mutated_configs_do_no_harm() {
+        let full = include_bytes!("builtin/config.json");
+        crate::fuzzing::fuzz(&[full, SMALL.as_bytes()], |json| {
+            let config = Config::parse(json, "config.json");
+            config.is_ok_and(|config| config.labels(None, 4).is_ok() && config.head_dim() > 0)
+        });
+    }
 }

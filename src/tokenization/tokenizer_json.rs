@@ -100,4 +100,15 @@ mod tests {
         invalid[end] = 0xff;
         assert!(parse(&invalid).is_err());
     }
+
+    #[test]
+    fn mutated_tokenizers_do_no_harm() {
+        let vocab = b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nrain\n##s\nin\n";
+        let none = crate::checkpoint::files::CheckpointFiles::Folder("/nonexistent".into());
+        let settings = crate::tokenization::tokenizer_config::TokenizerConfig::load(&none).unwrap();
+        let small = crate::tokenization::vocab::build(vocab, &settings).unwrap().to_string(true).unwrap();
+        crate::fuzzing::fuzz(&[small.as_bytes()], |json| {
+            parse(json).is_ok_and(|tokenizer| probe(&tokenizer, "RAINS in [SEP] Spa\u{ed}n!").is_ok())
+        });
+    }
 }

@@ -102,4 +102,12 @@ mod tests {
             assert!(error.contains(reason), "{error}");
         }
     }
+
+    #[test]
+    fn mutated_vocabularies_do_no_harm() {
+        let settings = settings();
+        crate::fuzzing::fuzz(&[VOCAB.as_bytes()], |vocab| {
+            build(vocab, &settings).is_ok_and(|tokenizer| tokenizer.encode("RAINS in [SEP] Spa\u{ed}n!", true).is_ok())
+        });
+    }
 }
