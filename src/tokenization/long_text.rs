@@ -5,7 +5,7 @@
 //! enough, then, when it gives as many pieces more than needed as those two can be.
 
 /// No word gives more pieces: one of more characters is a single `[UNK]` (WordPiece's `max_input_chars_per_word`).
-const MAX_WORD_CHARS: usize = 100;
+pub(super) const MAX_WORD_CHARS: usize = 100;
 
 /// A text up to this many bytes for each wanted token is tokenized whole.
 const BYTES_PER_TOKEN: usize = 16;

@@ -8,11 +8,11 @@ mod vocab;
 use crate::checkpoint::config::Config;
 use crate::checkpoint::files::CheckpointFiles;
 use anyhow::{anyhow, bail, ensure, Context, Result};
-use long_text::Prefixes;
+use long_text::{Prefixes, MAX_WORD_CHARS};
 use rayon::prelude::*;
 use tokenizer_config::TokenizerConfig;
 use tokenizers::utils::truncation::TruncationDirection;
-use tokenizers::{NormalizerWrapper, PreTokenizerWrapper, Tokenizer};
+use tokenizers::{ModelWrapper, NormalizerWrapper, PreTokenizerWrapper, Tokenizer};
 
 /// The longest vocabulary in bytes: those of the largest models, 250,000 pieces and more, take 10 to 40 MB.
 const MAX_FILE_SIZE: usize = 128 << 20;
@@ -130,10 +130,12 @@ fn load_tokenizer(files: &CheckpointFiles, settings: &TokenizerConfig) -> Result
     vocab::build(&file.read(MAX_FILE_SIZE)?, settings).with_context(|| format!("cannot build a tokenizer of {file}"))
 }
 
-/// Whether the tokenizer splits text as BERT does: words at white space and punctuation, each on its own.
+/// Whether the tokenizer splits text as BERT does: words at white space and punctuation, each on its own, and a long
+/// one a single token.
 fn is_bert_pipeline(tokenizer: &Tokenizer) -> bool {
     matches!(tokenizer.get_pre_tokenizer(), Some(PreTokenizerWrapper::BertPreTokenizer(_)))
         && matches!(tokenizer.get_normalizer(), None | Some(NormalizerWrapper::BertNormalizer(_)))
+        && matches!(tokenizer.get_model(), ModelWrapper::WordPiece(model) if model.max_input_chars_per_word <= MAX_WORD_CHARS)
 }
 
 /// Counts what the template adds to an empty text, and refuses a template that the model's single segment

@@ -6,7 +6,8 @@ use serde::de::IgnoredAny;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::HashMap;
-use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::panic::{catch_unwind, set_hook, take_hook, AssertUnwindSafe};
+use std::sync::{Mutex, PoisonError};
 use tokenizers::Tokenizer;
 
 /// As much of the file as is checked. Reading it checks the syntax of the rest.
@@ -38,7 +39,7 @@ pub(super) fn parse(json: &[u8]) -> Result<Tokenizer> {
     if let Some(post_processor) = &outline.post_processor {
         check_template(post_processor)?;
     }
-    match catch_unwind(|| Tokenizer::from_bytes(text)) {
+    match quietly(|| Tokenizer::from_bytes(text)) {
         Ok(parsed) => parsed.map_err(|e| anyhow!("this version cannot read it: {e}")),
         Err(_) => bail!("reading it made the tokenizers library panic: it is damaged"),
     }
@@ -49,10 +50,22 @@ pub(super) fn parse(json: &[u8]) -> Result<Tokenizer> {
 /// # Errors
 /// Where it fails or panics.
 pub(super) fn probe(tokenizer: &Tokenizer, text: &str) -> Result<tokenizers::Encoding> {
-    match catch_unwind(AssertUnwindSafe(|| tokenizer.encode_fast(text, true))) {
+    match quietly(|| tokenizer.encode_fast(text, true)) {
         Ok(encoded) => encoded.map_err(|e| anyhow!("the tokenizer fails: {e}")),
         Err(_) => bail!("the tokenizer panics: its tokenizer.json is damaged"),
     }
+}
+
+/// Catches a panic of `work`, and keeps it off standard error: the caller tells it in words. Other threads' panics go
+/// untold for as long as that takes, which is while nothing but reading input runs beside it.
+fn quietly<T>(work: impl FnOnce() -> T) -> std::thread::Result<T> {
+    static HOOK: Mutex<()> = Mutex::new(());
+    let _alone = HOOK.lock().unwrap_or_else(PoisonError::into_inner);
+    let hook = take_hook();
+    set_hook(Box::new(|_| {}));
+    let outcome = catch_unwind(AssertUnwindSafe(work));
+    set_hook(hook);
+    outcome
 }
 
 /// Every special token that a template writes must be among those that it defines.
