@@ -2,16 +2,18 @@
 //!
 //! ```text
 //! source -> tokenization -> batching -> model (forward) -> prediction -> output
+//!                                                                    `-> evaluation
 //! ```
 //!
 //! Plain structs pass between the stages; tensors exist only inside [`model`]. Imports run along the
-//! arrow: a stage never knows the one that comes after it. [`classifier`] joins the middle ones into one call,
-//! [`run`] all of them into the program.
+//! arrow: a stage never knows the one that comes after it. [`evaluation`] stands beside [`output`] and compares
+//! predictions with gold labels. [`classifier`] joins the middle ones into one call, [`run`] all of them into the program.
 
 pub mod batching;
 pub mod checkpoint;
 pub mod classifier;
 pub mod cli;
+pub mod evaluation;
 #[cfg(test)]
 mod fuzzing;
 pub mod kernels;
