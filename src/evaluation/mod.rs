@@ -1,10 +1,11 @@
 //! Evaluation: predictions against gold labels, counted as they stream by. Pure, but for [`report`], which writes files.
 //!
 //! [`Evaluation`] holds counts and sums alone, so its memory does not grow with the number of texts; [`metrics`] turns
-//! them into the figures, [`table`] into text for a terminal, [`report`] into files. [`gold`] reads the gold labels.
+//! them into the figures, `table` into text for a terminal, [`report`] into files. [`gold`] reads the gold labels.
 
 pub mod gold;
 pub mod metrics;
+mod table;
 
 use crate::checkpoint::config::ScoreFunction;
 use crate::prediction::Prediction;
