@@ -5,6 +5,7 @@
 
 pub mod gold;
 pub mod metrics;
+pub mod report;
 mod table;
 
 use crate::checkpoint::config::ScoreFunction;

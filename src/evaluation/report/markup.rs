@@ -1,0 +1,76 @@
+//! Text inside SVG and HTML: escaped, measured, shortened.
+
+/// For element content and for quoted attributes. Characters that XML 1.0 does not have (most control characters) become
+/// `�`: no escape exists for them, and one of them makes the whole file unreadable.
+pub(super) fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            '\t' | '\n' | '\r' => escaped.push(' '),
+            '\u{fffe}' | '\u{ffff}' => escaped.push(char::REPLACEMENT_CHARACTER),
+            c if c.is_control() => escaped.push(char::REPLACEMENT_CHARACTER),
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+/// About how wide a text is, in pixels, at a font size in pixels: an upper estimate for the usual sans-serif fonts,
+/// since the font is the reader's own.
+pub(super) fn text_width(text: &str, font_size: f64) -> f64 {
+    text.chars().map(|c| em_width(c) * font_size).sum()
+}
+
+/// In ems; checked against DejaVu Sans, the widest of the common ones.
+fn em_width(c: char) -> f64 {
+    match c {
+        'i' | 'j' | 'l' | 'I' | '.' | ',' | ':' | ';' | '\'' | '|' | '!' | ' ' | '/' | '(' | ')' | '[' | ']' => 0.4,
+        'm' | 'w' | 'M' | 'W' | '%' | '@' | '…' | '—' => 1.0,
+        'A'..='Z' => 0.75,
+        c if c.is_ascii() => 0.62,
+        // Full-width forms begin with Hangul Jamo; below are Latin, Greek, Cyrillic and others of letter width.
+        '\0'..='\u{10ff}' => 0.75,
+        _ => 1.05,
+    }
+}
+
+/// The text, or as much of its start as fits in `width` pixels with `…` behind it.
+pub(super) fn fit(text: &str, width: f64, font_size: f64) -> String {
+    if text_width(text, font_size) <= width {
+        return text.to_owned();
+    }
+    let room = width - text_width("…", font_size);
+    let mut used = 0.0;
+    let start: String = text
+        .chars()
+        .take_while(|&c| {
+            used += em_width(c) * font_size;
+            used <= room
+        })
+        .collect();
+    format!("{}…", start.trim_end())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn markup_in_a_name_stays_text() {
+        assert_eq!(escape("a<b>&\"c'"), "a&lt;b&gt;&amp;&quot;c&#39;");
+        assert_eq!(escape("\0\u{1b}\u{ffff}\n\u{85}é"), "��� �é");
+    }
+
+    #[test]
+    fn a_long_name_is_cut_to_its_width() {
+        assert_eq!(fit("World", 100.0, 12.0), "World");
+        let cut = fit("customer service complaints", 100.0, 12.0);
+        assert!(cut.ends_with('…') && text_width(&cut, 12.0) <= 100.0, "{cut}");
+        assert_eq!(fit("World", 0.0, 12.0), "…");
+    }
+}
