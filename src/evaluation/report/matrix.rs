@@ -13,6 +13,8 @@ const CONFUSED_PAIRS: usize = 20;
 /// The widest a label's name gets, in pixels.
 const LABEL_WIDTH: f64 = 170.0;
 const LABEL_SIZE: f64 = 12.0;
+const COUNT_SIZE: f64 = 14.0;
+const SHARE_SIZE: f64 = 11.0;
 const TITLE: &str = "Confusion matrix";
 const SUBTITLE: &str = "rows: gold label; columns: predicted label";
 /// Below title and subtitle.
@@ -27,11 +29,21 @@ struct Grid {
     top: f64,
     cell_width: f64,
     cell_height: f64,
-    /// Whether the columns' names stand level above them.
-    level_names: bool,
+    column_names: ColumnNames,
     /// Names as they are shown, in rows and columns.
     names: Vec<String>,
     label_size: f64,
+}
+
+/// How the columns' names stand above them.
+#[derive(Clone, Copy, PartialEq)]
+enum ColumnNames {
+    /// As the rows' names: each fits over its column.
+    Level,
+    /// At 45°, easier to read than upright.
+    Leaning,
+    /// Reading upwards: columns so narrow that leaning names would run into each other.
+    Upright,
 }
 
 /// The panel.
@@ -56,15 +68,23 @@ impl Grid {
             metrics.classes.iter().map(|class| fit(&class.label, LABEL_WIDTH, label_size)).collect();
         let longest = names.iter().map(|name| text_width(name, label_size)).fold(0.0, f64::max);
         let largest = metrics.confusion.cells().map(|(_, _, count)| count.to_string()).max_by_key(String::len);
-        let count_width = text_width(&largest.unwrap_or_default(), COUNT_SIZE) + 12.0;
+        let count_width = text_width(&largest.unwrap_or_default(), COUNT_SIZE) + 20.0;
         let (cell_width, cell_height) = match classes {
             0..=6 => (count_width.max(86.0), 58.0),
             7..=WRITTEN_CLASSES => (count_width.max(58.0), 46.0),
             _ => (15.0, 15.0),
         };
-        let level_names = longest <= cell_width - 8.0;
-        let above = if level_names { 20.0 } else { longest * SLOPE + 14.0 };
-        Grid { left: longest + 10.0, top: BODY_TOP + above, cell_width, cell_height, level_names, names, label_size }
+        let column_names = match longest <= cell_width - 8.0 {
+            true => ColumnNames::Level,
+            false if written => ColumnNames::Leaning,
+            false => ColumnNames::Upright,
+        };
+        let above = match column_names {
+            ColumnNames::Level => 20.0,
+            ColumnNames::Leaning => longest * SLOPE + 14.0,
+            ColumnNames::Upright => longest + 14.0,
+        };
+        Grid { left: longest + 10.0, top: BODY_TOP + above, cell_width, cell_height, column_names, names, label_size }
     }
 
     fn x(&self, column: usize) -> f64 {
@@ -81,15 +101,12 @@ impl Grid {
         let leaning = |(column, name): (usize, &String)| {
             self.x(column) + self.cell_width / 2.0 + (text_width(name, self.label_size) + self.label_size) * SLOPE
         };
-        match self.level_names {
-            true => cells,
-            false => self.names.iter().enumerate().map(leaning).fold(cells, f64::max),
+        match self.column_names {
+            ColumnNames::Leaning => self.names.iter().enumerate().map(leaning).fold(cells, f64::max),
+            ColumnNames::Level | ColumnNames::Upright => cells,
         }
     }
 }
-
-const COUNT_SIZE: f64 = 14.0;
-const SHARE_SIZE: f64 = 11.0;
 
 fn heading(subtitle: &str) -> String {
     let title = text(0.0, 14.0, 16.0, "font-weight=\"600\"", TITLE);
@@ -102,11 +119,15 @@ fn names(metrics: &Metrics, grid: &Grid) -> String {
         let size = grid.label_size;
         let middle = grid.y(id) + grid.cell_height / 2.0 + size * 0.35;
         body.push_str(&named(&metrics.classes[id].label, grid.left - 10.0, middle, size, "text-anchor=\"end\"", name));
-        let (x, y) = (grid.x(id) + grid.cell_width / 2.0, grid.top - 8.0);
-        let attributes = match grid.level_names {
-            true => "text-anchor=\"middle\"".to_owned(),
-            // Turned about its start, which stands above the middle of the column.
-            false => format!("transform=\"rotate(-45 {x:.1} {y:.1})\""),
+        let (center, y) = (grid.x(id) + grid.cell_width / 2.0, grid.top - 8.0);
+        // Turned names turn about their start.
+        let (x, attributes) = match grid.column_names {
+            ColumnNames::Level => (center, "text-anchor=\"middle\"".to_owned()),
+            ColumnNames::Leaning => (center, format!("transform=\"rotate(-45 {center:.1} {y:.1})\"")),
+            ColumnNames::Upright => {
+                let x = center + size * 0.35;
+                (x, format!("transform=\"rotate(-90 {x:.1} {y:.1})\""))
+            }
         };
         body.push_str(&named(&metrics.classes[id].label, x, y, size, &attributes, name));
     }

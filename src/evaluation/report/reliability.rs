@@ -72,20 +72,24 @@ fn bars(left: f64, bin: &Bin, largest: u64) -> String {
     let width = (bin.high - bin.low) * PLOT_SIZE - 2.0;
     let counted = (STRIP_HEIGHT * bin.count as f64 / largest as f64).max(1.0);
     let (gap_top, gap_bottom) = (height_of(accuracy.max(mean_score)), height_of(accuracy.min(mean_score)));
+    // The bar's end stays marked where the gap covers it: where the scores are too low.
+    let cap_top = height_of(accuracy).min(PLOT_TOP + PLOT_SIZE - CAP_HEIGHT);
     format!(
-        "<g><title>scores above {} up to {}: {} texts, mean score {}, accuracy {}</title>{}{}{}</g>\n",
+        "<g><title>scores above {} up to {}: {} texts, mean score {}, accuracy {}</title>{}{}{}{}</g>\n",
         percent(bin.low),
         percent(bin.high),
         bin.count,
         percent(mean_score),
         percent(accuracy),
-        rectangle("class=\"accent\"", x, height_of(accuracy), width, PLOT_SIZE * accuracy),
+        rectangle("class=\"accent\"", x, gap_bottom, width, PLOT_TOP + PLOT_SIZE - gap_bottom),
         rectangle(GAP, x + 0.5, gap_top, width - 1.0, gap_bottom - gap_top),
+        rectangle("class=\"accent\"", x, cap_top, width, CAP_HEIGHT),
         rectangle("class=\"accent\"", x, STRIP_BOTTOM - counted, width, counted),
     )
 }
 
-/// Seen on a bar (scores too low) as well as above one (scores too high).
+const CAP_HEIGHT: f64 = 3.0;
+/// Above a bar where the scores are too high, in its upper end where they are too low.
 const GAP: &str = "class=\"gap\" fill-opacity=\"0.35\" stroke-width=\"1\"";
 
 /// Where scores can be taken at their word.
@@ -114,7 +118,7 @@ fn legend(left: f64) -> String {
     let baseline = STRIP_BOTTOM + 66.0;
     let swatch = |attributes: &str, x: f64| rectangle(attributes, x, baseline - 10.0, 14.0, 11.0);
     let name = |x: f64, name: &str| text(x + 20.0, baseline, LABEL_SIZE, "", name);
-    let [first, second, third] = [left, left + 92.0, left + 234.0];
+    let [first, second, third] = [left, left + 90.0, left + 244.0];
     [
         swatch("class=\"accent\"", first),
         name(first, "accuracy"),
