@@ -81,6 +81,11 @@ impl Classifier {
         &self.labels
     }
 
+    /// How logits become scores.
+    pub fn score_function(&self) -> ScoreFunction {
+        self.score_function
+    }
+
     /// Longest text in tokens, special tokens included.
     pub fn max_length(&self) -> usize {
         self.tokenization.max_length()

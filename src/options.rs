@@ -1,16 +1,17 @@
 //! What the command line means: resolved once (flag, then environment, then default) and validated before anything
 //! is loaded.
 
+mod classification;
+
+pub use classification::{ClassificationOptions, EvaluationOptions, MalformedPolicy, Target};
+
 use crate::checkpoint::CheckpointSpec;
-use crate::cli::{Cli, Dtype, Format};
+use crate::cli::{Cli, Dtype};
 use crate::kernels::Level;
 use crate::model::DeviceChoice;
-use crate::output::RecordFormat;
-use crate::source::{Input, Inputs};
 use std::ffi::OsString;
 use std::fmt;
 use std::num::NonZeroUsize;
-use std::path::Path;
 
 /// A command line that clap accepts but that makes no sense; ends the program with exit code 2.
 #[derive(Debug)]
@@ -41,14 +42,13 @@ pub struct Options {
 #[derive(Debug)]
 pub enum Task {
     /// Classify texts and print records.
-    Classify {
-        /// Where the texts come from.
-        inputs: Inputs,
-        /// What a record looks like.
-        format: RecordFormat,
-    },
+    Classify(Box<ClassificationOptions>),
     /// Bring the checkpoint into the cache and print its folder.
     Download,
+    /// Print completions for a shell.
+    Completions(clap_complete::Shell),
+    /// Print the manual page.
+    ManualPage,
 }
 
 /// Which checkpoint, and what overrides its own settings.
@@ -102,7 +102,11 @@ impl Options {
                 return usage(format!("--download is for checkpoints on the Hub, and {} is not one", cli.model))
             }
             true => Task::Download,
-            false => Task::Classify { format: record_format(&cli)?, inputs: inputs(cli.texts, &cli.files)? },
+            false if cli.man => Task::ManualPage,
+            false => match cli.completions {
+                Some(shell) => Task::Completions(shell),
+                None => Task::Classify(Box::new(classification::resolve(&cli)?)),
+            },
         };
         if cli.labels.as_ref().is_some_and(|labels| labels.iter().any(String::is_empty)) {
             return usage("--labels has an empty name: give one for each class, with commas between");
@@ -154,41 +158,11 @@ fn positive(option: &str, value: Option<usize>) -> Result<Option<NonZeroUsize>, 
     }
 }
 
-fn inputs(texts: Vec<String>, files: &[std::path::PathBuf]) -> Result<Inputs, UsageError> {
-    if !files.is_empty() {
-        return Ok(Inputs::Files(files.iter().map(|path| input(path)).collect()));
-    }
-    match texts.as_slice() {
-        [] => Ok(Inputs::Files(vec![Input::Stdin])),
-        [only] if only == "-" => Ok(Inputs::Files(vec![Input::Stdin])),
-        texts if texts.iter().any(|text| text == "-") => {
-            usage("`-` (standard input) cannot stand among texts: give it alone, or write the text another way")
-        }
-        _ => Ok(Inputs::Texts(texts)),
-    }
-}
-
-fn input(path: &Path) -> Input {
-    match path.as_os_str() == "-" {
-        true => Input::Stdin,
-        false => Input::File(path.to_owned()),
-    }
-}
-
-fn record_format(cli: &Cli) -> Result<RecordFormat, UsageError> {
-    let top_k = positive("--top-k", cli.top_k)?;
-    match cli.format {
-        Format::Tsv if cli.with_text => {
-            usage("--with-text needs --format jsonl: a tab or a line break in the text would break the columns")
-        }
-        Format::Tsv => Ok(RecordFormat::Tsv { scores: cli.scores, top_k }),
-        Format::Jsonl => Ok(RecordFormat::Jsonl { top_k, with_text: cli.with_text }),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::output::RecordFormat;
+    use crate::source::{Input, InputFormat, Inputs, KeptFields};
     use clap::Parser;
 
     fn resolve(args: &[&str]) -> Result<Options, String> {
@@ -198,8 +172,8 @@ mod tests {
 
     fn inputs_of(args: &[&str]) -> Inputs {
         match resolve(args).unwrap().task {
-            Task::Classify { inputs, .. } => inputs,
-            Task::Download => panic!("not a download"),
+            Task::Classify(options) => options.inputs,
+            other => panic!("{other:?}"),
         }
     }
 
@@ -229,12 +203,80 @@ mod tests {
             (&["-m", ""], "--model"),
             (&["-m", "builtin", "--download"], "--download"),
             (&["--download", "text"], "--download"),
+            (&["--with-text", "--format", "csv"], "--format jsonl"),
+            (&["-f", "x.txt", "--text-field", "a"], "--input-format"),
+            (&["--keep"], "--input-format"),
+            (&["-f", "x.jsonl", "--keep"], "--format jsonl"),
+            (&["-f", "x.csv", "--keep", "--id-field", "a"], "--id-field"),
+            (&["-f", "x.csv", "--null"], "--null"),
+            (&["-f", "x.csv", "--text-field", "a,,b"], "--text-field"),
+            (&["text", "--text-field", "a"], "--text-field"),
+            (&["text", "--null"], "--null"),
+            (&["--min-score", "1.5"], "--min-score"),
+            (&["--min-score", "NaN"], "--min-score"),
+            (&["--unsure", "?"], "--min-score"),
+            (&["--resume"], "--output"),
+            (&["-f", "x.csv", "-o", "x.csv"], "x.csv"),
+            (&["-f", "x.csv", "-o", "y", "--resume", "--label-field", "a"], "--label-field"),
+            (&["-f", "x.csv", "--no-results"], "--label-field"),
+            (&["-f", "x.csv", "--report", "r.json"], "--label-field"),
+            (&["-f", "x.csv", "--label-field", "a", "--report", "r.pdf"], ".html"),
+            (&["--completions", "tcsh"], "tcsh"),
+            (&["--man", "text"], "--man"),
             (&["--device", "gpu"], "gpu"),
             (&["--device", "cuda:x"], "cuda:x"),
         ] {
             let error = resolve(args).expect_err(&args.join(" "));
             assert!(error.contains(named), "{args:?}: {error}");
         }
+    }
+
+    fn classification(args: &[&str]) -> ClassificationOptions {
+        match resolve(args).unwrap().task {
+            Task::Classify(options) => *options,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_format_is_told_by_the_extension_unless_it_is_given() {
+        let reading = classification(&[]).reading;
+        for (name, format) in [
+            ("a.csv", InputFormat::Csv),
+            ("a.CSV.gz", InputFormat::Csv),
+            ("a.tsv.zst", InputFormat::Tsv),
+            ("a.jsonl", InputFormat::Jsonl),
+            ("a.ndjson.GZ", InputFormat::Jsonl),
+            ("a.gz", InputFormat::Lines),
+            ("csv", InputFormat::Lines),
+            ("a.csv.txt", InputFormat::Lines),
+            ("a.json", InputFormat::Lines),
+        ] {
+            assert_eq!(reading.format_of(&Input::File(name.into())), format, "{name}");
+        }
+        assert_eq!(reading.format_of(&Input::Stdin), InputFormat::Lines);
+        let reading = classification(&["--input-format", "tsv"]).reading;
+        assert_eq!(reading.format_of(&Input::Stdin), InputFormat::Tsv);
+        assert_eq!(reading.format_of(&Input::File("a.csv".into())), InputFormat::Tsv);
+    }
+
+    #[test]
+    fn tables_that_carry_columns_carry_their_names() {
+        let header = |args: &[&str]| classification(&[&["-f", "x.csv"], args].concat()).records.header;
+        assert!(!header(&[]) && !header(&["--id-field", "a"]) && header(&["--keep"]));
+        assert!(header(&["--format", "csv"]) && !header(&["--format", "csv", "--no-header"]));
+        assert!(!header(&["--keep", "--no-header"]));
+    }
+
+    #[test]
+    fn fields_and_targets() {
+        let options =
+            classification(&["-f", "x.jsonl", "--keep", "--format", "jsonl", "--text-field", "a,b.c", "-o", "y"]);
+        assert_eq!(options.reading.fields.text, ["a", "b.c"]);
+        assert_eq!(options.reading.fields.kept, KeptFields::All);
+        assert_eq!(options.records.format, RecordFormat::Jsonl { top_k: None, with_text: false });
+        assert_eq!(options.target, Target::File { path: "y".into(), resume: false });
+        assert_eq!(classification(&["-o", "-"]).target, Target::Stdout);
     }
 
     #[test]

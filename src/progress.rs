@@ -62,6 +62,11 @@ impl Progress {
         }
     }
 
+    /// A line about a fault in the input: told also where notes are not.
+    pub fn fault(&self, text: &str) {
+        self.line(text);
+    }
+
     /// A line for `--verbose`.
     pub fn detail(&self, text: &str) {
         if self.verbosity == Verbosity::Verbose {

@@ -253,7 +253,10 @@ mod tests {
         evaluation.leave_out(LeftOut::NoGoldLabel);
         evaluation.leave_out(LeftOut::MalformedRecord);
         let metrics = evaluation.metrics();
-        assert_eq!(metrics.left_out, LeftOutCounts { blank_text: 1, malformed_record: 1, no_gold_label: 2 });
+        assert_eq!(
+            metrics.left_out,
+            LeftOutCounts { blank_text: 1, malformed_record: 1, no_gold_label: 2, unknown_gold_label: 0 }
+        );
         assert_eq!(metrics.left_out.total(), 4);
         assert_eq!((metrics.evaluated, metrics.accuracy, metrics.macro_average), (0, None, None));
         assert_eq!((metrics.log_loss, metrics.calibration.expected_error), (None, None));

@@ -25,6 +25,8 @@ pub enum LeftOut {
     MalformedRecord,
     /// Its gold label is empty.
     NoGoldLabel,
+    /// Its gold label is none of the model's.
+    UnknownGoldLabel,
 }
 
 /// How many records were left out, by reason.
@@ -36,12 +38,14 @@ pub struct LeftOutCounts {
     pub malformed_record: u64,
     /// See [`LeftOut::NoGoldLabel`].
     pub no_gold_label: u64,
+    /// See [`LeftOut::UnknownGoldLabel`].
+    pub unknown_gold_label: u64,
 }
 
 impl LeftOutCounts {
     /// All of them.
     pub fn total(&self) -> u64 {
-        self.blank_text + self.malformed_record + self.no_gold_label
+        self.blank_text + self.malformed_record + self.no_gold_label + self.unknown_gold_label
     }
 }
 
@@ -103,6 +107,7 @@ impl Evaluation {
             LeftOut::BlankText => self.left_out.blank_text += 1,
             LeftOut::MalformedRecord => self.left_out.malformed_record += 1,
             LeftOut::NoGoldLabel => self.left_out.no_gold_label += 1,
+            LeftOut::UnknownGoldLabel => self.left_out.unknown_gold_label += 1,
         }
     }
 

@@ -61,6 +61,7 @@ pub(super) fn left_out(counts: &LeftOutCounts) -> String {
         (counts.blank_text, "blank"),
         (counts.malformed_record, "malformed"),
         (counts.no_gold_label, "without a gold label"),
+        (counts.unknown_gold_label, "with an unknown gold label"),
     ];
     let named: Vec<String> =
         reasons.iter().filter(|(count, _)| *count > 0).map(|(count, reason)| format!("{count} {reason}")).collect();

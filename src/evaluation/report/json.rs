@@ -7,7 +7,7 @@
 //! | `agnews` | version of the program |
 //! | `model`, `data` | as the user named them (`data` may be `null`) |
 //! | `evaluated` | number of texts with a prediction and a gold label |
-//! | `left_out` | numbers of records without: `blank_text`, `malformed_record`, `no_gold_label` |
+//! | `left_out` | numbers of records without: `blank_text`, `malformed_record`, `no_gold_label`, `unknown_gold_label` |
 //! | `accuracy` | `value`, and `low` and `high` of its 95 % Wilson interval |
 //! | `macro_average` | `precision`, `recall`, `f1`: unweighted means over all classes |
 //! | `classes` | in id order: `label_id`, `label`, `precision`, `recall`, `f1`, `support`, `predicted` (counts) |
@@ -35,6 +35,7 @@ pub(super) fn render(metrics: &Metrics, about: &About) -> String {
             "blank_text": metrics.left_out.blank_text,
             "malformed_record": metrics.left_out.malformed_record,
             "no_gold_label": metrics.left_out.no_gold_label,
+            "unknown_gold_label": metrics.left_out.unknown_gold_label,
         },
         "accuracy": share(metrics.accuracy),
         "macro_average": averages(metrics.macro_average),

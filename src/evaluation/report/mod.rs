@@ -9,8 +9,7 @@ mod svg;
 mod theme;
 
 use super::metrics::Metrics;
-use anyhow::{bail, Context, Result};
-use std::io::Write;
+use anyhow::{bail, Result};
 use std::path::Path;
 
 /// What a report says of where its figures come from.
@@ -56,32 +55,6 @@ impl Format {
             Format::Html => html::render(metrics, about),
         }
     }
-}
-
-/// Writes the report to `path`, in the form that its extension names, whole or not at all: into a temporary file in the
-/// same folder, which then takes the name and the place of what was there.
-///
-/// # Errors
-/// Another extension; a folder that is not there, cannot be written to or is full. The message names the file.
-pub fn write(path: &Path, metrics: &Metrics, about: &About) -> Result<()> {
-    let report = Format::of(path)?.render(metrics, about);
-    replace(path, report.as_bytes()).with_context(|| {
-        format!("could not write the report {path:?}; check that its folder exists, can be written to and has room")
-    })
-}
-
-fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
-    // "report.svg" has the parent "", which no system call takes for the current folder.
-    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".agnews-report-");
-    // What any new file gets, less the umask, rather than a temporary file's 0600: a report is there to be passed on.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.tempfile_in(folder)?;
-    file.write_all(bytes)?;
-    file.persist(path)?;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -130,40 +130,12 @@ fn json_has_every_figure_and_null_for_what_is_undefined() {
 }
 
 #[test]
-fn a_report_replaces_the_old_one_whole() {
-    let folder = tempfile::tempdir().unwrap();
-    let metrics = evaluation(&["a", "b"], 9).metrics();
-    for name in ["report.json", "report.SVG", "report.html"] {
-        let path = folder.path().join(name);
-        std::fs::write(&path, "old").unwrap();
-        write(&path, &metrics, &about()).unwrap();
-        let written = std::fs::read_to_string(&path).unwrap();
-        assert_eq!(written, Format::of(&path).unwrap().render(&metrics, &about()));
+fn the_form_follows_from_the_name() {
+    for (name, format) in [("a.json", Format::Json), ("b/c.SVG", Format::Svg), ("d.html", Format::Html)] {
+        assert_eq!(Format::of(Path::new(name)).unwrap(), format);
     }
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3, "no temporary file is left");
-}
-
-#[test]
-fn errors_name_the_file_and_what_to_do() {
-    let folder = tempfile::tempdir().unwrap();
-    let metrics = evaluation(&["a", "b"], 9).metrics();
     for name in ["report.pdf", "report", ".svg"] {
-        let message = format!("{:#}", write(&folder.path().join(name), &metrics, &about()).unwrap_err());
+        let message = Format::of(Path::new(name)).unwrap_err().to_string();
         assert!(message.contains(name) && message.contains(".json, .svg or .html"), "{message}");
     }
-    let message = format!("{:#}", write(&folder.path().join("no/such/report.svg"), &metrics, &about()).unwrap_err());
-    assert!(message.contains("no/such/report.svg") && message.contains("folder exists"), "{message}");
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-}
-
-#[cfg(unix)]
-#[test]
-fn a_report_can_be_read_by_others_as_the_umask_allows() {
-    use std::os::unix::fs::PermissionsExt;
-    let folder = tempfile::tempdir().unwrap();
-    let (plain, report) = (folder.path().join("plain"), folder.path().join("report.json"));
-    std::fs::write(&plain, "").unwrap();
-    write(&report, &evaluation(&["a"], 1).metrics(), &about()).unwrap();
-    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    assert_eq!(mode(&report), mode(&plain));
 }
