@@ -60,7 +60,7 @@ impl WholeFile {
     ///
     /// # Errors
     /// Where the file cannot be written to the disk, or renamed.
-    pub fn publish(mut self) -> Result<()> {
+    pub fn publish(&mut self) -> Result<()> {
         let published = self.file.sync_all().and_then(|()| {
             if let Ok(before) = fs::metadata(&self.path) {
                 fs::set_permissions(&self.partial, before.permissions())?;
@@ -154,6 +154,7 @@ pub struct RecordFile {
     settings: PathBuf,
     counter: RecordCounter,
     complete: u64,
+    is_published: bool,
 }
 
 impl RecordFile {
@@ -170,8 +171,9 @@ impl RecordFile {
             file,
             counter: RecordCounter::new(options),
             complete: 0,
+            is_published: false,
         };
-        if resume && file.file.file.metadata().is_ok_and(|metadata| metadata.len() > 0) {
+        if resume && file.has_content() {
             settings.check(&file.settings)?;
             file.complete =
                 file.counter.clone().scan(&file.file.file, u64::MAX).with_context(|| cannot_read(&partial))?.0;
@@ -217,21 +219,31 @@ impl RecordFile {
     ///
     /// # Errors
     /// As [`WholeFile::publish`].
-    pub fn publish(self) -> Result<()> {
+    pub fn publish(mut self) -> Result<()> {
         self.file.publish()?;
+        self.is_published = true;
         // Only of use beside a partial file.
         let _ = fs::remove_file(&self.settings);
         Ok(())
     }
 
     /// Leaves the file as it is, for a run that resumes this one: its path, unless there is nothing in it.
-    pub fn abandon(mut self) -> Option<PathBuf> {
-        if self.file.file.metadata().is_ok_and(|metadata| metadata.len() > 0) {
-            return Some(self.file.partial.clone());
+    pub fn abandon(self) -> Option<PathBuf> {
+        self.has_content().then(|| self.file.partial.clone())
+    }
+
+    fn has_content(&self) -> bool {
+        self.file.file.metadata().is_ok_and(|metadata| metadata.len() > 0)
+    }
+}
+
+impl Drop for RecordFile {
+    fn drop(&mut self) {
+        // There is nothing to go on with.
+        if !self.is_published && !self.has_content() {
+            self.file.is_kept = false;
+            let _ = fs::remove_file(&self.settings);
         }
-        self.file.is_kept = false;
-        let _ = fs::remove_file(&self.settings);
-        None
     }
 }
 

@@ -243,7 +243,7 @@ pub struct Chunk {
     pub records: Vec<Record>,
     /// Bytes read for them, as they are in the file.
     pub bytes: u64,
-    /// Names of the fields carried through, where the file they come from tells them.
+    /// Names of the fields carried through, of the first file that tells them.
     pub kept_names: Option<Arc<[String]>>,
 }
 
@@ -304,7 +304,7 @@ impl Source {
         Ok(source)
     }
 
-    /// Names of the fields carried through, of the file whose records came last.
+    /// Names of the fields carried through, of the first file that tells them.
     pub fn kept_names(&self) -> Option<&Arc<[String]>> {
         self.kept_names.as_ref()
     }
@@ -353,7 +353,7 @@ impl Source {
             Ok(Message::Chunk(chunk)) => {
                 self.waiting.extend(chunk.records);
                 self.bytes += chunk.bytes;
-                self.kept_names = chunk.kept_names.or(self.kept_names.take());
+                self.kept_names = self.kept_names.take().or(chunk.kept_names);
             }
             Ok(Message::End(end)) => self.end = Some(end),
             Err(TryRecvError::Empty) => return false,

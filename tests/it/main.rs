@@ -2,13 +2,16 @@
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
 mod evaluation;
+mod evaluation_program;
 mod exactness;
 mod harness;
 mod hostile;
 mod hub;
 mod hub_program;
 mod hub_server;
+mod output_file;
 mod pipes;
 mod program;
 mod readme;
+mod structured;
 mod weights;

@@ -1,0 +1,110 @@
+//! The evaluation as the program tells it: from a file with gold labels to figures and reports.
+
+use crate::harness::{builtin, Agnews, Outcome};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+const ROWS: [(&str, &str, &str); 6] = [
+    ("2", "The striker scored twice", "in the last ten minutes to win the derby."),
+    ("1", "Peace talks between the two governments", "resumed in Geneva on Monday."),
+    ("3", "Shares of the carmaker fell nine percent", "after it cut its profit forecast."),
+    ("World", "A new telescope found water", "in the air of a distant planet."),
+    ("sPORTS", "The striker won the match", "in the last minute."),
+    ("", "The keeper saved a penalty", "in the cup final."),
+];
+
+struct Data {
+    folder: tempfile::TempDir,
+    path: PathBuf,
+}
+
+fn data(extra: &str) -> Data {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("test.csv");
+    let rows: String = ROWS.iter().map(|(gold, title, body)| format!("{gold},\"{title}\",\"{body}\"\n")).collect();
+    std::fs::write(&path, format!("class_index,title,description\n{rows}{extra}")).unwrap();
+    Data { folder, path }
+}
+
+fn evaluating(data: &Data) -> Agnews {
+    let options = ["--text-field", "title,description", "--label-field", "class_index", "--first-label-id", "1"];
+    builtin().arg("-f").arg(&data.path).args(options)
+}
+
+fn report(data: &Data, name: &str, prepare: impl FnOnce(Agnews) -> Agnews) -> (String, Outcome) {
+    let path = data.folder.path().join(name);
+    let outcome = prepare(evaluating(data).arg("--no-results").arg("--report").arg(&path)).run();
+    (std::fs::read_to_string(path).unwrap(), outcome)
+}
+
+#[test]
+fn the_evaluation_follows_the_results_or_stands_alone() {
+    let results = "1\tSports\n0\tWorld\n2\tBusiness\n3\tSci/Tech\n1\tSports\n1\tSports\n";
+    let told = ["accuracy 80.00 %", "5 texts evaluated", "1 without a gold label", "100.00 %", "macro average"];
+    evaluating(&data("")).run().success().prints(results).tells(&told);
+    evaluating(&data("")).arg("--no-results").run().success().prints("").tells(&told);
+}
+
+#[test]
+fn what_cannot_be_compared_is_counted_and_left_out() {
+    let data = data("1,,\n9,The keeper,saved a penalty\n1,two fields\n");
+    let outcome = evaluating(&data).run().code_is(1);
+    assert_eq!(outcome.stdout.lines().count(), 9);
+    assert_eq!(outcome.stdout.lines().nth(7), Some("1\tSports"), "an unknown gold label is no fault of the text");
+    outcome.tells(&[
+        "test.csv, line 9: the gold label \"9\" is none of the model's 4 labels",
+        "no id from 1 to 4",
+        "test.csv, line 10: it has 2 fields",
+        "1 blank, 1 malformed, 1 without a gold label, 1 with an unknown gold label",
+        "5 texts evaluated",
+        "error: 2 of 9 records are malformed",
+    ]);
+    let outcome = evaluating(&data).arg("--strict").run().code_is(1);
+    assert_eq!(outcome.stdout.lines().count(), 7);
+    outcome.tells(&["line 9"]);
+}
+
+#[test]
+fn nothing_to_compare_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.jsonl");
+    std::fs::write(&path, "{\"text\":\"The striker scored.\"}\n").unwrap();
+    let outcome = builtin().arg("-f").arg(&path).args(["--label-field", "gold"]).run().code_is(1);
+    outcome.prints("1\tSports\n").tells(&["nothing to evaluate", "\"gold\""]);
+}
+
+#[test]
+fn the_json_report_has_what_the_records_say() {
+    let data = data("");
+    let (json, outcome) = report(&data, "report.json", |agnews| agnews);
+    outcome.success();
+    let report: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(report["model"], "builtin");
+    assert_eq!(report["data"], data.path.to_str().unwrap());
+    assert_eq!(report["evaluated"], 5);
+    assert_eq!(report["left_out"]["no_gold_label"], 1);
+    assert_eq!(report["confusion_matrix"][0], serde_json::json!([1, 0, 0, 1]));
+    assert_eq!(report["classes"][3]["label"], "Sci/Tech");
+    // The same sums from the records themselves.
+    let records = evaluating(&data).args(["--format", "jsonl", "-k", "4"]).run().success().stdout;
+    let gold = [1, 0, 2, 0, 1];
+    let mut loss = 0.0;
+    for (line, gold) in records.lines().zip(gold) {
+        let record: Value = serde_json::from_str(line).unwrap();
+        let scores = record["scores"].as_array().unwrap();
+        let score = scores.iter().find(|score| score["label_id"] == gold).unwrap()["score"].as_f64().unwrap();
+        loss -= score.ln();
+    }
+    assert!((report["log_loss"].as_f64().unwrap() - loss / 5.0).abs() < 1e-6);
+    let in_bins: u64 =
+        report["calibration_bins"].as_array().unwrap().iter().map(|bin| bin["count"].as_u64().unwrap()).sum();
+    assert_eq!(in_bins, 5);
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_told_before_the_model_is_loaded() {
+    let data = data("");
+    let outcome = evaluating(&data).args(["--report", "/nonexistent/report.html"]).run().code_is(1).prints("");
+    outcome.tells(&["/nonexistent/report.html"]);
+    assert!(!Path::new("/nonexistent").exists());
+}
