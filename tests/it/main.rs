@@ -12,6 +12,7 @@ mod hub_server;
 mod output_file;
 mod pipes;
 mod program;
+mod reader_fuzz;
 mod readme;
 mod structured;
 mod weights;

@@ -1,0 +1,230 @@
+//! The readers against arbitrary input: whatever the bytes and however they arrive, the end is a number of records,
+//! the right one where the input is well formed, and never a panic.
+//!
+//! `AGNEWS_FUZZ_CASES` sets how many cases each test makes; the default takes seconds.
+
+use crate::structured::{gzip, zstd};
+use agnews::source::{
+    FieldSelection, Input, InputFormat, Inputs, KeptFields, ReadOptions, Record, Source, WindowLimits,
+};
+use std::path::Path;
+
+fn cases() -> u64 {
+    std::env::var("AGNEWS_FUZZ_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(300)
+}
+
+/// A generator of its own for every case, so that a failing one is told by its number alone (SplitMix64).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        (self.next() % end as u64) as usize
+    }
+
+    fn pick<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
+        &choices[self.below(choices.len())]
+    }
+
+    /// A text of pieces that formats care about.
+    fn text(&mut self) -> String {
+        const PIECES: [&str; 22] = [
+            "a", "striker", " ", ",", "\"", "\"\"", "\n", "\r\n", "\r", "\t", "\\", "\\n", "{", "}", "[", ":", "é",
+            "日本", "\u{feff}", "\0", "😀", "\u{2028}",
+        ];
+        (0..self.below(8)).map(|_| *self.pick(&PIECES)).collect()
+    }
+
+    fn bytes(&mut self) -> Vec<u8> {
+        const PIECES: [&[u8]; 20] = [
+            b"text",
+            b"text,label\n",
+            b"\"",
+            b"\n",
+            b"\r\n",
+            b",",
+            b"\t",
+            b"{\"text\":",
+            b"\"a\"}",
+            b"}\n",
+            b"\xff",
+            b"\xc3",
+            b"\x1f\x8b\x08",
+            b"\x28\xb5\x2f\xfd",
+            b"\xef\xbb\xbf",
+            b"\0",
+            b"P*M\x18",
+            b"null",
+            b"1e999",
+            b"\\ud800",
+        ];
+        let mut bytes = Vec::new();
+        for _ in 0..self.below(40) {
+            match self.below(3) {
+                0 => bytes.push(self.next() as u8),
+                _ => bytes.extend_from_slice(PIECES[self.below(PIECES.len())]),
+            }
+        }
+        bytes
+    }
+}
+
+/// All records of a file, and the error that ended it, if one did. Windows are small, so that their edges are met.
+fn read(path: &Path, options: &ReadOptions) -> (Vec<Record>, Option<String>) {
+    let limits = WindowLimits { max_records: 7, max_bytes: 100, waits: false };
+    let mut records = Vec::new();
+    let opened = Source::open(Inputs::Files(vec![Input::File(path.to_owned())]), options.clone());
+    let mut source = opened.expect("the file is there");
+    loop {
+        match source.next_window(limits) {
+            Ok(Some(window)) => {
+                assert!((1..=7).contains(&window.records.len()));
+                records.extend(window.records);
+            }
+            Ok(None) => return (records, None),
+            Err(error) => {
+                let message = format!("{error:#}");
+                assert!(!message.contains("reading thread"), "{message}");
+                assert!(matches!(source.next_window(limits), Ok(None)), "an error is the end");
+                return (records, Some(message));
+            }
+        }
+    }
+}
+
+fn options(format: InputFormat, fields: FieldSelection) -> ReadOptions {
+    ReadOptions { format: Some(format), fields, ..ReadOptions::default() }
+}
+
+fn packed(random: &mut Random, bytes: &[u8]) -> Vec<u8> {
+    match random.below(4) {
+        0 => gzip(bytes),
+        1 => zstd(bytes),
+        // Two members, cut anywhere.
+        2 => {
+            let (first, second) = bytes.split_at(random.below(bytes.len() + 1));
+            [gzip(first), gzip(second)].concat()
+        }
+        _ => bytes.to_vec(),
+    }
+}
+
+/// A record, a line each where it must be: what a blank text, or one with line breaks, is written as.
+fn write_csv(random: &mut Random, rows: &[[String; 2]]) -> String {
+    let end = *random.pick(&["\n", "\r\n"]);
+    let field = |random: &mut Random, text: &str| {
+        let must = text.contains(['"', ',', '\n', '\r']) || text.is_empty() || text.starts_with('\u{feff}');
+        match must || random.below(3) == 0 {
+            true => format!("\"{}\"", text.replace('"', "\"\"")),
+            false => text.to_owned(),
+        }
+    };
+    let mut csv = format!("id,text{end}");
+    for [id, text] in rows {
+        let line = [field(random, id), field(random, text)].join(",");
+        csv.push_str(&(line + end));
+    }
+    csv
+}
+
+#[test]
+fn well_formed_files_give_back_what_was_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("case");
+    for case in 0..cases() {
+        let random = &mut Random(case);
+        let rows: Vec<[String; 2]> = (0..random.below(30)).map(|_| [random.text(), random.text()]).collect();
+        let fields = FieldSelection { kept: KeptFields::All, label: Some("id".into()), ..FieldSelection::default() };
+        let (format, content) = match random.below(3) {
+            0 => (InputFormat::Csv, write_csv(random, &rows)),
+            1 => (InputFormat::Jsonl, {
+                rows.iter().map(|[id, text]| serde_json::json!({"id": id, "text": text}).to_string() + "\n").collect()
+            }),
+            _ => (InputFormat::Tsv, {
+                let line = |[id, text]: &[String; 2]| [id, text].map(|field| field.replace(['\t', '\n', '\r'], "_"));
+                let lines = rows.iter().map(|row| line(row).join("\t") + "\n");
+                std::iter::once("id\ttext\n".to_owned()).chain(lines).collect()
+            }),
+        };
+        std::fs::write(&path, packed(random, content.as_bytes())).unwrap();
+        let (records, error) = read(&path, &options(format, fields));
+        assert_eq!(error, None, "case {case}");
+        assert_eq!(records.len(), rows.len(), "case {case}: {content:?}");
+        for (record, [id, text]) in records.iter().zip(&rows) {
+            assert_eq!(record.malformed, None, "case {case}");
+            if format == InputFormat::Tsv {
+                continue;
+            }
+            assert_eq!(&record.text, text, "case {case}: {content:?}");
+            assert_eq!(record.fields.as_ref().unwrap().gold.as_ref(), Some(id), "case {case}");
+        }
+    }
+}
+
+#[test]
+fn arbitrary_bytes_end_in_records() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("case");
+    for case in 0..cases() {
+        let random = &mut Random(case ^ 0x5eed);
+        let bytes = random.bytes();
+        let content = packed(random, &bytes);
+        std::fs::write(&path, &content).unwrap();
+        let fields = FieldSelection {
+            text: if random.below(2) == 0 { Vec::new() } else { vec!["1".into()] },
+            kept: random.pick(&[KeptFields::None, KeptFields::All, KeptFields::One("1".into())]).clone(),
+            label: None,
+            header: random.below(2) == 0,
+        };
+        let format = *random.pick(&[InputFormat::Lines, InputFormat::Csv, InputFormat::Tsv, InputFormat::Jsonl]);
+        let (records, error) = read(&path, &options(format, fields));
+        // Lines and JSON Lines give a record for each line, whatever is in it.
+        let is_plain = content == bytes && !starts_like_an_archive(&bytes);
+        if is_plain && error.is_none() && matches!(format, InputFormat::Lines | InputFormat::Jsonl) {
+            let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+            let breaks = bytes.iter().filter(|&&byte| byte == b'\n').count();
+            let is_open = !bytes.is_empty() && !bytes.ends_with(b"\n");
+            assert_eq!(records.len(), breaks + usize::from(is_open), "case {case}: {bytes:?}");
+        }
+        assert!(records.iter().all(|record| record.malformed.is_none() || record.text.is_empty()), "case {case}");
+    }
+}
+
+fn starts_like_an_archive(bytes: &[u8]) -> bool {
+    let starts: [&[u8]; 3] = [b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"P*M\x18"];
+    starts.iter().any(|start| bytes.starts_with(start)) || bytes.get(1..4) == Some(b"*M\x18")
+}
+
+#[test]
+fn damaged_archives_end_in_records_and_an_error_or_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("case");
+    for case in 0..cases() {
+        let random = &mut Random(case ^ 0xbad);
+        let text: String = (0..random.below(400)).map(|n| format!("line {n} {}\n", n * n % 97)).collect();
+        let mut content = if random.below(2) == 0 { gzip(text.as_bytes()) } else { zstd(text.as_bytes()) };
+        for _ in 0..=random.below(3) {
+            match random.below(3) {
+                0 => content.truncate(random.below(content.len() + 1)),
+                1 if !content.is_empty() => {
+                    let place = random.below(content.len());
+                    content[place] ^= 1 << random.below(8);
+                }
+                _ => {
+                    let place = random.below(content.len() + 1);
+                    content.splice(place..place, random.bytes());
+                }
+            }
+        }
+        std::fs::write(&path, &content).unwrap();
+        let (records, _) = read(&path, &options(InputFormat::Lines, FieldSelection::default()));
+        assert!(records.len() < 1_000_000, "case {case}");
+    }
+}
