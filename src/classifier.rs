@@ -104,18 +104,30 @@ impl Classifier {
     /// # Errors
     /// Where the tokenizer or the device fails, or the model gives a logit that is no number.
     pub fn classify(&self, texts: &[&str]) -> Result<Vec<Option<Prediction>>> {
+        self.classify_observed(texts, &|_| {})
+    }
+
+    /// As [`Classifier::classify`]; `on_batch` hears how many texts each batch held when it is done, from any thread.
+    ///
+    /// # Errors
+    /// As [`Classifier::classify`].
+    pub fn classify_observed(
+        &self,
+        texts: &[&str],
+        on_batch: &(dyn Fn(usize) + Sync),
+    ) -> Result<Vec<Option<Prediction>>> {
         let places: Vec<usize> = (0..texts.len()).filter(|&i| !texts[i].trim().is_empty()).collect();
         let present: Vec<&str> = places.iter().map(|&i| texts[i]).collect();
         let encodings = self.encode(&present)?;
         let mut predictions = vec![None; texts.len()];
-        for (place, prediction) in places.into_iter().zip(self.predict(&encodings)?) {
+        for (place, prediction) in places.into_iter().zip(self.predict(&encodings, on_batch)?) {
             predictions[place] = Some(prediction);
         }
         Ok(predictions)
     }
 
-    fn predict(&self, encodings: &[Encoding]) -> Result<Vec<Prediction>> {
-        let logits = self.logits(encodings)?;
+    fn predict(&self, encodings: &[Encoding], on_batch: &(dyn Fn(usize) + Sync)) -> Result<Vec<Prediction>> {
+        let logits = self.logits_observed(encodings, on_batch)?;
         let pairs = logits.iter().zip(encodings);
         Ok(pairs.map(|(row, encoding)| Prediction::from_logits(row, self.score_function, encoding.truncated)).collect())
     }
@@ -125,10 +137,14 @@ impl Classifier {
     /// # Errors
     /// Where the device fails, or a logit is no finite number.
     pub fn logits(&self, encodings: &[Encoding]) -> Result<Vec<Vec<f32>>> {
+        self.logits_observed(encodings, &|_| {})
+    }
+
+    fn logits_observed(&self, encodings: &[Encoding], on_batch: &(dyn Fn(usize) + Sync)) -> Result<Vec<Vec<f32>>> {
         let sequences: Vec<&[u32]> = encodings.iter().map(|encoding| encoding.input_ids.as_slice()).collect();
         let batches = batches(&sequences, self.batch_limits);
         // Inside the pool from here on, rather than a journey to it for each of a model's operations.
-        let rows = rayon::scope(|_| self.forward_all(&batches))?;
+        let rows = rayon::scope(|_| self.forward_all(&batches, on_batch))?;
         let mut logits = vec![Vec::new(); sequences.len()];
         for (&position, row) in batches.iter().flat_map(|batch| &batch.positions).zip(rows.into_iter().flatten()) {
             ensure!(
@@ -142,8 +158,12 @@ impl Classifier {
 
     /// The logits of each batch. Where there are batches enough, each thread takes its own, which keeps a core on data in
     /// its own cache; few batches are shared out among the threads operation by operation. A GPU takes one by one.
-    fn forward_all(&self, batches: &[Batch]) -> Result<Vec<Vec<Vec<f32>>>> {
-        let forward = |batch, parallelism| self.model.forward(batch, parallelism).context("the forward pass failed");
+    fn forward_all(&self, batches: &[Batch], on_batch: &(dyn Fn(usize) + Sync)) -> Result<Vec<Vec<Vec<f32>>>> {
+        let forward = |batch: &Batch, parallelism| {
+            let logits = self.model.forward(batch, parallelism).context("the forward pass failed")?;
+            on_batch(batch.len());
+            Ok(logits)
+        };
         match self.is_on_cpu && batches.len() >= rayon::current_num_threads() * BATCHES_OF_A_THREAD {
             true => batches.par_iter().with_max_len(1).map(|batch| forward(batch, Parallelism::Single)).collect(),
             false => batches.iter().map(|batch| forward(batch, Parallelism::Pool)).collect(),

@@ -4,6 +4,7 @@ use crate::checkpoint::hub::DownloadProgress;
 use crate::options::Verbosity;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Standard error, as far as it is not for errors.
@@ -11,7 +12,7 @@ pub struct Progress {
     verbosity: Verbosity,
     shows_files: bool,
     bar: ProgressBar,
-    lines: u64,
+    lines: AtomicU64,
     download: Mutex<ProgressBar>,
 }
 
@@ -22,7 +23,7 @@ impl Progress {
             verbosity,
             shows_files,
             bar: ProgressBar::hidden(),
-            lines: 0,
+            lines: AtomicU64::new(0),
             download: Mutex::new(ProgressBar::hidden()),
         }
     }
@@ -43,11 +44,11 @@ impl Progress {
     }
 
     /// Some lines are done.
-    pub fn advance(&mut self, lines: u64, bytes: u64) {
-        self.lines += lines;
+    pub fn advance(&self, lines: u64, bytes: u64) {
+        let lines = lines + self.lines.fetch_add(lines, Ordering::Relaxed);
         self.bar.inc(bytes);
         let seconds = self.bar.elapsed().as_secs_f64().max(1e-3);
-        self.bar.set_message(format!("{} lines  {:.0} lines/s", self.lines, self.lines as f64 / seconds));
+        self.bar.set_message(format!("{lines} lines  {:.0} lines/s", lines as f64 / seconds));
     }
 
     /// Takes the bar away.

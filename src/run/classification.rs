@@ -16,6 +16,7 @@ use crate::progress::Progress;
 use crate::source::{Chunk, Inputs, Record, Source, WindowLimits};
 use anyhow::{bail, ensure, Result};
 use std::io::{self, BufWriter, IsTerminal, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
 /// Records that are sorted by length and batched together, at most.
@@ -98,10 +99,31 @@ fn classify_windows(source: &mut Source, classifier: &Classifier, limits: Window
             continue;
         }
         let texts: Vec<&str> = window.records.iter().map(|record| record.text.as_str()).collect();
-        let predictions = classifier.classify(&texts)?;
+        let told = Told::default();
+        let predictions =
+            classifier.classify_observed(&texts, &|texts| told.tell(texts as u64, &window, &sink.progress))?;
         sink.write(&window, &predictions, source)?;
+        told.tell(window.records.len() as u64 - told.records(), &window, &sink.progress);
     }
     sink.begin(source.kept_names().cloned())
+}
+
+/// How many records of a window the progress bar has been told of: as its batches are done, so that the bar moves
+/// while a slow model works on a large window.
+#[derive(Default)]
+struct Told(AtomicU64);
+
+impl Told {
+    fn records(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Tells of `records` more, and of their share in the window's bytes.
+    fn tell(&self, records: u64, window: &Chunk, progress: &Progress) {
+        let before = self.0.fetch_add(records, Ordering::Relaxed);
+        let bytes_of = |records: u64| window.bytes * records / (window.records.len() as u64).max(1);
+        progress.advance(records, bytes_of(before + records) - bytes_of(before));
+    }
 }
 
 /// Tells the evaluation on standard error, and writes it to its file.
@@ -234,6 +256,7 @@ impl Sink {
         // Told by the run before; the exit code is still to say so.
         self.malformed.count += window.records.iter().filter(|record| record.malformed.is_some()).count() as u64;
         self.advance(window);
+        Told::default().tell(window.records.len() as u64, window, &self.progress);
         Ok(true)
     }
 
@@ -269,7 +292,6 @@ impl Sink {
         let records = window.records.len() as u64;
         self.position += records;
         self.malformed.records += records;
-        self.progress.advance(records, window.bytes);
     }
 
     fn write_record(&mut self, record: &Record, prediction: Option<&Prediction>, source: &Source) -> Result<()> {
