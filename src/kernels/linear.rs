@@ -23,7 +23,7 @@ pub struct Linear<'a> {
 }
 
 /// Rows that go through a panel before the next block of rows: their sums stay in the second-level cache.
-const MOST_ROWS: usize = 504;
+const MOST_ROWS: usize = 640;
 /// Panels that a task takes at most.
 const MOST_PANELS: usize = 4;
 
@@ -88,8 +88,8 @@ impl Product<'_> {
         let panels = out.div_ceil(level.panel_columns());
         let width = panels_of_a_task(panels, parallelism) * level.panel_columns();
         let mut call = Loan::for_call();
-        for first in (0..self.rows).step_by(MOST_ROWS) {
-            let rows = (self.rows - first).min(MOST_ROWS);
+        for Range { start: first, end } in row_tiles(self.rows, MOST_ROWS) {
+            let rows = end - first;
             let packed = call.rows.reserve(k_blocks(k).len() * rows * ROW_STRIDE);
             for (i, block) in k_blocks(k).enumerate() {
                 // SAFETY: `x` holds `rows` rows of k from `first` on; `packed` has room for each block's rows.
@@ -169,57 +169,99 @@ struct Panels<'a> {
 impl Kernel for Panels<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let Product { rows, k, x, layer, .. } = *self.product;
         let panels = self.columns.len().div_ceil(2 * S::LANES);
-        let stride = panels * 2 * S::LANES;
         let mut task = Loan::for_task();
         let packed = task.panels.reserve(panels * PANEL_BLOCK);
-        let sums = task.sums.reserve(rows * stride);
-        for (i, block) in k_blocks(k).enumerate() {
-            // SAFETY: the columns are rows of the weights, the block a range of their k; the buffers have room for
-            // `panels` panels.
+        let sums = task.sums.reserve(self.product.rows * panels * 2 * S::LANES);
+        for (i, block) in k_blocks(self.product.k).enumerate() {
+            // SAFETY: the caller's contract; the buffers have room for `panels` panels and all rows.
             unsafe {
-                for panel in 0..panels {
-                    let columns = self.columns.len() - panel * 2 * S::LANES;
-                    let first = self.columns.start + panel * 2 * S::LANES;
-                    let weight = layer.weight.as_ptr().add(first * k + block.start);
-                    let to = packed.add(panel * PANEL_BLOCK);
-                    pack_transposed::<S>(columns.min(2 * S::LANES), block.len(), weight, k, to);
-                }
-                let x = x.add(i * rows * ROW_STRIDE);
-                let tiles = row_tiles(rows, S::TILE_ROWS);
-                let ahead = self.next_block(&block);
-                let steps = tiles.len() * panels;
-                for (t, tile_rows) in tiles.enumerate() {
-                    let x = x.add(tile_rows.start * ROW_STRIDE);
-                    let sums = sums.add(tile_rows.start * stride);
-                    for panel in 0..panels {
-                        ahead.prefetch::<S>(t * panels + panel, steps);
-                        let (packed, sums) = (packed.add(panel * PANEL_BLOCK), sums.add(panel * 2 * S::LANES));
-                        tile::<S>(tile_rows.len(), x, packed, block.len(), sums, stride, i > 0);
-                    }
-                    if block.end == k {
-                        for (i, row) in tile_rows.enumerate() {
-                            self.product.finish_row::<S>(row, self.columns.clone(), sums.add(i * stride));
-                        }
-                    }
-                }
+                self.pack::<S>(&block, packed);
+                self.multiply::<S>(i, &block, packed, sums);
             }
         }
     }
 }
 
-/// A block of the row-major weights that will be packed next: fetched while the one before it is multiplied, as the
-/// processor would not foresee its many short rows.
+impl Panels<'_> {
+    /// Packs a block of the panels' weights.
+    ///
+    /// # Safety
+    /// That of [`Panels`] as a kernel; `packed` is valid for a [`PANEL_BLOCK`] a panel.
+    #[inline(always)]
+    unsafe fn pack<S: Simd>(&self, block: &Range<usize>, packed: *mut f32) {
+        let Product { k, layer, .. } = *self.product;
+        for (panel, first) in self.columns.clone().step_by(2 * S::LANES).enumerate() {
+            let columns = (self.columns.end - first).min(2 * S::LANES);
+            // SAFETY: the columns are rows of the weights, the block a range of their k.
+            unsafe {
+                let weight = layer.weight.as_ptr().add(first * k + block.start);
+                pack_transposed::<S>(columns, block.len(), weight, k, packed.add(panel * PANEL_BLOCK));
+            }
+        }
+    }
+
+    /// Adds the products of block number `i` to the sums, and takes them to the result after the last. A tile of x is
+    /// multiplied by all panels before the next tile, which is fetched meanwhile, as is the next block of weights.
+    ///
+    /// # Safety
+    /// That of [`Panels`] as a kernel; `packed` holds the block, and `sums` has room for all rows.
+    #[inline(always)]
+    unsafe fn multiply<S: Simd>(&self, i: usize, block: &Range<usize>, packed: *const f32, sums: *mut f32) {
+        let Product { rows, k, x, .. } = *self.product;
+        let panels = self.columns.len().div_ceil(2 * S::LANES);
+        let stride = panels * 2 * S::LANES;
+        let tiles = row_tiles(rows, S::TILE_ROWS);
+        let weights_ahead = self.next_block(block);
+        let steps = tiles.len() * panels;
+        for (t, tile_rows) in tiles.enumerate() {
+            // SAFETY: block and rows lie inside the packed x; the tile's sums and panels inside the buffers.
+            unsafe {
+                let x = x.add((i * rows + tile_rows.start) * ROW_STRIDE);
+                let sums = sums.add(tile_rows.start * stride);
+                let rows_ahead =
+                    Ahead::new(x.wrapping_add(tile_rows.len() * ROW_STRIDE), ROW_STRIDE, tile_rows.len(), block);
+                for panel in 0..panels {
+                    rows_ahead.prefetch::<S>(panel, panels);
+                    weights_ahead.prefetch::<S>(t * panels + panel, steps);
+                    let (packed, sums) = (packed.add(panel * PANEL_BLOCK), sums.add(panel * 2 * S::LANES));
+                    tile::<S>(tile_rows.len(), x, packed, block.len(), sums, stride, i > 0);
+                }
+                if block.end == k {
+                    for (j, row) in tile_rows.enumerate() {
+                        self.product.finish_row::<S>(row, self.columns.clone(), sums.add(j * stride));
+                    }
+                }
+            }
+        }
+    }
+
+    /// What is packed after `block`: the next block of k of these columns, or the first of the columns behind them,
+    /// which this thread most likely takes next.
+    fn next_block(&self, block: &Range<usize>) -> Ahead {
+        let Product { k, out, layer, .. } = *self.product;
+        let (first, start) = if block.end < k { (self.columns.start, block.end) } else { (self.columns.end, 0) };
+        let from = layer.weight.as_ptr().wrapping_add(first * k + start);
+        Ahead::new(from, k, self.columns.len().min(out - first), block)
+    }
+}
+
+/// Some rows of memory that are needed next: fetched while others are multiplied, as the processor would not foresee
+/// so many short ones.
 struct Ahead {
     from: *const f32,
     stride: usize,
     rows: usize,
-    /// Cache lines in a row of the block.
+    /// Cache lines of a row.
     lines: usize,
 }
 
 impl Ahead {
+    /// As much of each row as `block` is long.
+    fn new(from: *const f32, stride: usize, rows: usize, block: &Range<usize>) -> Ahead {
+        Ahead { from, stride, rows, lines: block.len().div_ceil(FLOATS_OF_LINE) }
+    }
+
     /// Fetches the share of step `step` of `steps`.
     #[inline(always)]
     unsafe fn prefetch<S: Simd>(&self, step: usize, steps: usize) {
@@ -231,23 +273,6 @@ impl Ahead {
         }
     }
 }
-
-impl Panels<'_> {
-    /// What is packed after `block`: the next block of k of these columns, or the first of the columns behind them,
-    /// which this thread most likely takes next.
-    fn next_block(&self, block: &Range<usize>) -> Ahead {
-        let Product { k, out, layer, .. } = *self.product;
-        let (first, from) = if block.end < k { (self.columns.start, block.end) } else { (self.columns.end, 0) };
-        Ahead {
-            from: layer.weight.as_ptr().wrapping_add(first * k + from),
-            stride: k,
-            rows: self.columns.len().min(out - first),
-            lines: block.len().div_ceil(FLOATS_OF_LINE),
-        }
-    }
-}
-
-impl Panels<'_> {}
 
 impl Product<'_> {
     /// Takes the final sums of some columns of a row to the result.
