@@ -15,6 +15,7 @@ mod avx512;
 mod layer_norm;
 mod linear;
 mod parallelism;
+pub mod peak;
 mod portable;
 mod product;
 #[cfg(test)]

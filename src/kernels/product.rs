@@ -82,8 +82,9 @@ unsafe fn tile_of<S: Simd, const ROWS: usize>(
     // SAFETY: the caller's contract covers every row below `ROWS` and every step below `k`.
     unsafe {
         for first in (0..k).step_by(CHAIN) {
+            let end = (first + CHAIN).min(k);
             let mut sums = [[S::splat(0.0); 2]; ROWS];
-            for step in first..(first + CHAIN).min(k) {
+            for step in first..end {
                 let b = b.add(step * 2 * S::LANES);
                 let (left, right) = (S::load(b), S::load(b.add(S::LANES)));
                 for (row, sums) in sums.iter_mut().enumerate() {

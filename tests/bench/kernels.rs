@@ -1,0 +1,113 @@
+//! The CPU kernels on the shapes of BERT-base and of small models: GFLOP/s of one thread, and the share of what the
+//! processor reaches when it does nothing but multiply and add. `AGNEWS_CPU` picks one level; a word on the command
+//! line picks the lines that contain it.
+
+use agnews::kernels::{self, peak, Activation, Attention, LayerNorm, Level, Linear, Parallelism};
+use std::hint::black_box;
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+/// (in, out) of the linear layers.
+const SHAPES: [(usize, usize); 6] = [(768, 768), (768, 2304), (768, 3072), (3072, 768), (384, 384), (128, 512)];
+/// Tokens of a batch; 53 is one text of middle length.
+const ROWS: [usize; 5] = [1, 16, 53, 256, 512];
+/// How long each line is measured.
+const PERIOD: Duration = Duration::from_millis(200);
+
+fn main() -> std::io::Result<()> {
+    let only = std::env::args().skip(1).find(|argument| !argument.starts_with("--"));
+    let chosen: Option<Level> = match std::env::var("AGNEWS_CPU") {
+        Ok(level) => Some(level.parse().map_err(std::io::Error::other)?),
+        Err(_) => None,
+    };
+    let levels = Level::ALL.into_iter().filter(|&level| level.is_supported() && chosen.is_none_or(|it| it == level));
+    for level in levels {
+        let peak = best(|| peak::multiply_add(level, 100_000));
+        let report = Report { level, peak, only: only.as_deref() };
+        report.line("multiply and add", || peak::multiply_add(level, 100_000))?;
+        linear(&report)?;
+        attention(&report)?;
+        layer_norm(&report)?;
+    }
+    Ok(())
+}
+
+/// Floating-point operations a second in the best of many runs; `work` gives the operations of one.
+fn best(work: impl Fn() -> u64) -> f64 {
+    let start = Instant::now();
+    let mut best = 0.0f64;
+    while start.elapsed() < PERIOD {
+        let run = Instant::now();
+        let operations = work();
+        best = best.max(operations as f64 / run.elapsed().as_secs_f64());
+    }
+    best
+}
+
+struct Report<'a> {
+    level: Level,
+    peak: f64,
+    only: Option<&'a str>,
+}
+
+impl Report<'_> {
+    fn line(&self, name: &str, work: impl Fn() -> u64) -> std::io::Result<()> {
+        let name = format!("{:8} {name}", self.level.to_string());
+        if self.only.is_some_and(|only| !name.contains(only)) {
+            return Ok(());
+        }
+        let rate = best(work);
+        let share = 100.0 * rate / self.peak;
+        writeln!(std::io::stdout(), "{name:48} {:7.1} GFLOP/s {share:4.0} % of the peak", rate / 1e9)
+    }
+}
+
+/// Numbers of either sign, none of them special.
+fn numbers(n: usize) -> Vec<f32> {
+    (0..n).map(|i| ((i * 7919 % 1000) as f32 - 500.0) / 1000.0).collect()
+}
+
+fn linear(report: &Report) -> std::io::Result<()> {
+    for (k, out) in SHAPES {
+        let (weight, bias) = (numbers(k * out), numbers(out));
+        let activation = if out > k { Activation::Gelu } else { Activation::Identity };
+        let layer = Linear { weight: &weight, bias: &bias, activation };
+        for rows in ROWS {
+            let x = numbers(rows * k);
+            report.line(&format!("linear {k} to {out}, {rows} rows"), || {
+                black_box(kernels::linear(report.level, Parallelism::Single, layer, &x, None));
+                (2 * rows * k * out) as u64
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn attention(report: &Report) -> std::io::Result<()> {
+    for (heads, head_dim) in [(12, 64), (12, 32)] {
+        for (length, count) in [(16, 32), (53, 10), (128, 4), (512, 1)] {
+            let operand = numbers(length * count * heads * head_dim);
+            let offsets: Vec<usize> = (0..=count).map(|i| i * length).collect();
+            let operands =
+                Attention { query: &operand, key: &operand, value: &operand, heads, head_dim, offsets: &offsets };
+            report.line(&format!("attention {heads} x {head_dim}, {count} of {length} tokens"), || {
+                black_box(kernels::attention(report.level, Parallelism::Single, operands));
+                (4 * count * length * length * heads * head_dim) as u64
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn layer_norm(report: &Report) -> std::io::Result<()> {
+    for hidden in [768, 384] {
+        let (x, weight) = (numbers(256 * hidden), numbers(hidden));
+        let norm = LayerNorm { weight: &weight, bias: &weight, eps: 1e-12 };
+        report.line(&format!("layer norm of {hidden}, 256 rows"), || {
+            black_box(kernels::layer_norm(report.level, Parallelism::Single, norm, &x, Some(&x)));
+            // An addition for the residual, one for the mean, three for the variance, four for the result.
+            9 * 256 * hidden as u64
+        })?;
+    }
+    Ok(())
+}
