@@ -25,7 +25,13 @@ pub struct Cli {
 
     /// The fields that make the text, joined with a space: header names, 1-based numbers, or JSON keys (dotted for
     /// nested ones); by default `text`, else the only field there is
-    #[arg(long, value_name = "NAME[,NAME…]", value_delimiter = ',', conflicts_with = "texts", help_heading = "Input")]
+    #[arg(
+        long,
+        value_name = "NAME[,NAME...]",
+        value_delimiter = ',',
+        conflicts_with = "texts",
+        help_heading = "Input"
+    )]
     pub text_field: Vec<String>,
 
     /// CSV and TSV have no header line, neither the input nor the output
@@ -53,7 +59,7 @@ pub struct Cli {
     pub offline: bool,
 
     /// Name the classes, in id order, instead of the names in config.json
-    #[arg(long, value_name = "A,B,…", value_delimiter = ',', help_heading = "Checkpoint")]
+    #[arg(long, value_name = "A,B,...", value_delimiter = ',', help_heading = "Checkpoint")]
     pub labels: Option<Vec<String>>,
 
     /// Longest text in tokens, the two special ones included; longer ones are truncated; by default the model decides

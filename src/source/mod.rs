@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::thread;
 
 /// One read of a file; also about how much text a chunk holds.
-const READ_BYTES: usize = 256 * 1024;
+const READ_BYTES: usize = 64 * 1024;
 
 /// Chunks that may wait for the classifier. Reading is far faster: a few keep it busy, and memory stays flat.
 const CHUNKS_AHEAD: usize = 4;
