@@ -4,9 +4,9 @@ use super::layers::LayerNorm;
 use super::parameters::Parameters;
 use super::Sequences;
 use crate::checkpoint::config::Config;
-use crate::checkpoint::weights::Float32s;
+use crate::checkpoint::weights::Weights;
 use crate::kernels::Parallelism;
-use candle_core::{bail, Device, Result, Tensor};
+use candle_core::{bail, Device, Error, Result, Tensor};
 
 pub(super) struct Embeddings {
     /// (vocab_size, hidden)
@@ -19,27 +19,40 @@ pub(super) struct Embeddings {
 /// An embedding a row.
 enum Table {
     Candle(Tensor),
-    /// The rows in the checkpoint's file: most of a vocabulary is never asked for.
-    Mapped {
-        rows: Float32s,
-        width: usize,
+    /// The rows in the checkpoint's file, converted when asked for: most of a vocabulary never is.
+    Stored {
+        weights: Weights,
+        name: String,
     },
 }
 
 impl Table {
+    /// The table in its file, whose shape is checked here, and by its first row that it holds numbers.
+    fn stored(parameters: &Parameters, rows: usize, width: usize) -> Result<Table> {
+        let (weights, name) = parameters.stored((rows, width), "weight")?;
+        let table = Table::Stored { weights, name };
+        table.select(&[0], &Device::Cpu)?;
+        Ok(table)
+    }
+
     /// The rows `ids`, (ids, width).
     fn select(&self, ids: &[u32], device: &Device) -> Result<Tensor> {
         match self {
             Table::Candle(table) => table.index_select(&Tensor::new(ids, device)?, 0),
-            Table::Mapped { rows, width } => {
+            Table::Stored { weights, name } => {
+                let stored = weights.stored(name).expect("the tensor was there when the table was loaded");
+                let (rows, width) = (stored.shape[0], stored.shape[1]);
                 let mut selected = Vec::with_capacity(ids.len() * width);
-                for &id in ids {
-                    match rows.chunks_exact(*width).nth(id as usize) {
-                        Some(row) => selected.extend_from_slice(row),
-                        None => bail!("token id {id} is past the end of a vocabulary of {}", rows.len() / width),
+                for id in ids.iter().map(|&id| id as usize) {
+                    if id >= rows {
+                        bail!("token id {id} is past the end of a vocabulary of {rows}");
                     }
+                    let row = id * width..(id + 1) * width;
+                    stored
+                        .extend_float32s(row, &mut selected)
+                        .map_err(|error| Error::Msg(format!("{name}: {error}")))?;
                 }
-                Tensor::from_vec(selected, (ids.len(), *width), device)
+                Tensor::from_vec(selected, (ids.len(), width), device)
             }
         }
     }
@@ -51,8 +64,8 @@ impl Embeddings {
         let table = |name: &str, rows: usize| parameters.pp(name).tensor((rows, hidden), "weight");
         let token_type = table("token_type_embeddings", config.type_vocab_size)?.narrow(0, 0, 1)?;
         let word_embeddings = match parameters.level() {
-            Some(_) => Table::Mapped { rows: words.float32s(&[config.vocab_size, hidden], "weight")?, width: hidden },
-            None => Table::Candle(words.tensor((config.vocab_size, hidden), "weight")?),
+            Some(_) if words.is_contiguous("weight") => Table::stored(&words, config.vocab_size, hidden)?,
+            _ => Table::Candle(words.tensor((config.vocab_size, hidden), "weight")?),
         };
         Ok(Self {
             word_embeddings,

@@ -38,10 +38,25 @@ impl Parameters {
 
     /// The elements of a parameter, for the kernels.
     pub(super) fn float32s(&self, shape: &[usize], name: &str) -> Result<Float32s> {
-        let name = match self.tensors.prefix() {
+        self.weights.float32s(shape, &self.full_name(name)).map_err(|error| Error::Msg(format!("{error:#}")))
+    }
+
+    /// Where the elements of a parameter are found as they are stored: the checkpoint's tensors, and its name there.
+    pub(super) fn stored(&self, shape: impl Into<Shape>, name: &str) -> Result<(Weights, String)> {
+        let (shape, name) = (shape.into(), self.full_name(name));
+        self.weights.check_shape(shape.dims(), &name).map_err(|error| Error::Msg(format!("{error:#}")))?;
+        Ok((self.weights.clone(), name))
+    }
+
+    /// Whether a parameter's elements lie one after the other in the file.
+    pub(super) fn is_contiguous(&self, name: &str) -> bool {
+        self.weights.stored(&self.full_name(name)).is_some_and(|stored| stored.strides.is_none())
+    }
+
+    fn full_name(&self, name: &str) -> String {
+        match self.tensors.prefix() {
             prefix if prefix.is_empty() => name.to_owned(),
             prefix => format!("{prefix}.{name}"),
-        };
-        self.weights.float32s(shape, &name).map_err(|error| Error::Msg(format!("{error:#}")))
+        }
     }
 }

@@ -1,7 +1,6 @@
 //! The elements of a tensor as float32, without a copy where the file already holds them so.
 
 use super::Shared;
-use candle_core::{DType, Device};
 use std::fmt;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
@@ -18,7 +17,7 @@ enum Elements {
         file: usize,
         bytes: Range<usize>,
     },
-    Converted(Arc<[f32]>),
+    Converted(Arc<Vec<f32>>),
 }
 
 impl Float32s {
@@ -30,9 +29,10 @@ impl Float32s {
                 return Ok(Float32s(Elements::Mapped { shared: shared.clone(), file: located.file, bytes }));
             }
         }
-        let tensor = shared.view(located).to_tensor(DType::F32, &Device::Cpu)?;
-        let elements: Vec<f32> = tensor.flatten_all()?.to_vec1()?;
-        Ok(Float32s(Elements::Converted(elements.into())))
+        let count = located.placed.shape().iter().product();
+        let mut elements = Vec::with_capacity(count);
+        shared.view(located).extend_float32s(0..count, &mut elements)?;
+        Ok(elements.into())
     }
 }
 

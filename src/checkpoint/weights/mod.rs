@@ -143,11 +143,19 @@ impl Weights {
     /// Where there is none of that name, its shape is not `shape`, or it cannot be converted; the message names file and
     /// tensor.
     pub fn float32s(&self, shape: &[usize], name: &str) -> Result<Float32s> {
-        let located = self.check_shape(shape, name)?;
+        let located = self.located_as(shape, name)?;
         Float32s::of(&self.shared, name).with_context(|| format!("cannot use {}", self.shared.describe(located)))
     }
 
-    fn check_shape(&self, shape: &[usize], name: &str) -> Result<&Located> {
+    /// Checks that there is a tensor of that canonical name and shape.
+    ///
+    /// # Errors
+    /// Where there is none, or its shape is another; the message names the file, the tensor and both shapes.
+    pub fn check_shape(&self, shape: &[usize], name: &str) -> Result<()> {
+        self.located_as(shape, name).map(|_| ())
+    }
+
+    fn located_as(&self, shape: &[usize], name: &str) -> Result<&Located> {
         let located = self.located(name)?;
         let found = located.placed.shape();
         ensure!(

@@ -2,6 +2,7 @@
 
 use anyhow::{bail, ensure, Context, Result};
 use candle_core::{DType, Device, Tensor};
+use half::{bf16, f16};
 use safetensors::Dtype;
 use std::borrow::Cow;
 use std::ops::Range;
@@ -161,6 +162,27 @@ impl<'a> StoredTensor<'a> {
             None => Cow::Borrowed(self.bytes),
             Some(strides) => Cow::Owned(gather(self.bytes, self.dtype.bitsize() / 8, self.shape, strides)),
         }
+    }
+
+    /// Appends the elements `range`, counted in C order, as float32, converted as PyTorch's `.float()` converts them.
+    ///
+    /// # Errors
+    /// As [`StoredTensor::to_tensor`].
+    ///
+    /// # Panics
+    /// Where `range` goes past the last element.
+    pub fn extend_float32s(&self, range: Range<usize>, out: &mut Vec<f32>) -> Result<()> {
+        let size = self.dtype.bitsize() / 8;
+        let bytes = self.c_order();
+        let bytes = &bytes[range.start * size..range.end * size];
+        match self.dtype {
+            Dtype::F16 => out.extend(bytes.as_chunks().0.iter().map(|bytes| f16::from_le_bytes(*bytes).to_f32())),
+            Dtype::BF16 => out.extend(bytes.as_chunks().0.iter().map(|bytes| bf16::from_le_bytes(*bytes).to_f32())),
+            Dtype::F32 => out.extend(bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes))),
+            Dtype::F64 => out.extend(bytes.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes) as f32)),
+            other => bail!("it holds {other}, but weights are F16, BF16, F32 or F64"),
+        }
+        Ok(())
     }
 
     /// The tensor in `dtype` on `device`, its values converted as PyTorch's `.float()`, and from there `.half()` or
