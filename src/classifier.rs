@@ -3,8 +3,8 @@
 use crate::batching::{batches, Batch, BatchLimits};
 use crate::checkpoint::config::ScoreFunction;
 use crate::checkpoint::Checkpoint;
-use crate::kernels::{Level, Parallelism};
-use crate::model::{BertForSequenceClassification, DeviceChoice};
+use crate::kernels::{Level, Parallelism, Precision};
+use crate::model::{BertForSequenceClassification, Computing, DeviceChoice};
 use crate::prediction::Prediction;
 use crate::tokenization::{Encoding, Tokenization};
 use anyhow::{ensure, Context, Result};
@@ -20,6 +20,8 @@ pub struct ClassifierOptions {
     pub device: DeviceChoice,
     /// The instruction set of the CPU kernels, one that the processor supports.
     pub cpu_level: Level,
+    /// The arithmetic of the products.
+    pub precision: Precision,
     /// Names of the classes in id order, instead of the checkpoint's own.
     pub labels: Option<Vec<String>>,
     /// Longest text in tokens, instead of the model's limit.
@@ -33,6 +35,7 @@ impl Default for ClassifierOptions {
         Self {
             device: DeviceChoice::Auto,
             cpu_level: Level::detect(),
+            precision: Precision::F32,
             labels: None,
             max_length: None,
             max_batch_tokens: 1024,
@@ -61,17 +64,17 @@ impl Classifier {
         let tokenization = Tokenization::load(&checkpoint.files, config, options.max_length)?;
         let num_labels = checkpoint.num_labels()?;
         let labels = config.labels(options.labels.as_deref(), num_labels)?;
-        let device = options.device.open()?;
-        let model =
-            BertForSequenceClassification::load(&checkpoint.weights, config, num_labels, &device, options.cpu_level)
-                .with_context(|| format!("cannot build the model from {}", checkpoint.files))?;
+        let computing =
+            Computing { device: options.device.open()?, level: options.cpu_level, precision: options.precision };
+        let model = BertForSequenceClassification::load(&checkpoint.weights, config, num_labels, &computing)
+            .with_context(|| format!("cannot build the model from {}", checkpoint.files))?;
         let batch_limits = BatchLimits { max_batch_tokens: options.max_batch_tokens };
         Ok(Classifier {
             tokenization,
             model,
             labels,
             score_function: config.score_function,
-            is_on_cpu: device.is_cpu(),
+            is_on_cpu: computing.device.is_cpu(),
             batch_limits,
         })
     }

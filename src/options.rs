@@ -7,7 +7,7 @@ pub use classification::{ClassificationOptions, EvaluationOptions, MalformedPoli
 
 use crate::checkpoint::CheckpointSpec;
 use crate::cli::{Cli, Dtype};
-use crate::kernels::Level;
+use crate::kernels::{Level, Precision};
 use crate::model::DeviceChoice;
 use std::ffi::OsString;
 use std::fmt;
@@ -72,7 +72,7 @@ pub struct ComputingOptions {
     /// The instruction set of the CPU kernels: the best that the processor has, up to `AGNEWS_CPU` where that is set.
     pub cpu_level: Level,
     /// `--dtype`.
-    pub dtype: Dtype,
+    pub precision: Precision,
     /// `--threads`; without it one a core.
     pub threads: Option<NonZeroUsize>,
     /// `--max-batch-tokens`.
@@ -122,7 +122,10 @@ impl Options {
             computing: ComputingOptions {
                 device: cli.device.parse().map_err(UsageError)?,
                 cpu_level: cpu_level(std::env::var_os("AGNEWS_CPU"))?,
-                dtype: cli.dtype,
+                precision: match cli.dtype {
+                    Dtype::F32 => Precision::F32,
+                    Dtype::Bf16 => Precision::Bf16,
+                },
                 threads: positive("--threads", cli.threads)?,
                 max_batch_tokens: cli.max_batch_tokens.max(1),
             },

@@ -74,6 +74,7 @@ fn load(options: CheckpointOptions, computing: &ComputingOptions, progress: &Pro
     let options = ClassifierOptions {
         device: computing.device,
         cpu_level: computing.cpu_level,
+        precision: computing.precision,
         labels: options.labels,
         max_length: options.max_length,
         max_batch_tokens: computing.max_batch_tokens,

@@ -1,7 +1,8 @@
 //! Self-attention over packed sequences: softmax(q · kᵀ · scale) · v, a sequence and a head at a time.
 
 use super::activation::exp;
-use super::product::{k_blocks, pack_rows, pack_transposed, row_tiles, tile, K_BLOCK, MOST_TILE_ROWS, ROW_STRIDE};
+use super::factors::Whole;
+use super::product::{k_blocks, pack_columns, pack_rows, row_tiles, tile, K_BLOCK, MOST_TILE_ROWS, ROW_STRIDE};
 use super::scratch::Loan;
 use super::simd::Simd;
 use super::{Kernel, Level, Parallelism};
@@ -164,7 +165,7 @@ impl Blocks {
                 unsafe {
                     let to = self.keys.add(first * Self::key_depth::<S>(self.head_dim) + block.start * panel);
                     let from = keys.add(first * stride + block.start);
-                    pack_transposed::<S>(columns, block.len(), from, stride, to);
+                    pack_columns::<Whole<S>>(columns, block.len(), from, stride, to);
                 }
             }
         }
@@ -205,11 +206,11 @@ impl Blocks {
             // tile of scores for whole panels, as K_BLOCK is a multiple of their width.
             unsafe {
                 let packed = self.queries.add(i * tile_floats);
-                pack_rows(rows, block.len(), queries.add(block.start), stride, packed);
+                pack_rows::<Whole<S>>(rows, block.len(), queries.add(block.start), stride, packed);
                 for first in (0..self.tokens).step_by(panel) {
                     let keys = self.keys.add(first * Self::key_depth::<S>(self.head_dim) + block.start * panel);
                     let scores = self.scores.add(first / K_BLOCK * tile_floats + first % K_BLOCK);
-                    tile::<S>(rows, packed, keys, block.len(), scores, ROW_STRIDE, i > 0);
+                    tile::<Whole<S>>(rows, packed, keys, block.len(), scores, ROW_STRIDE, i > 0);
                 }
             }
         }
@@ -259,7 +260,7 @@ impl Blocks {
                 unsafe {
                     let weights = self.scores.add(i * S::TILE_ROWS * ROW_STRIDE);
                     let values = self.values.add(column * self.tokens + block.start * panel);
-                    tile::<S>(rows, weights, values, block.len(), self.sums.add(column), stride, i > 0);
+                    tile::<Whole<S>>(rows, weights, values, block.len(), self.sums.add(column), stride, i > 0);
                 }
             }
         }

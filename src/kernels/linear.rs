@@ -5,10 +5,11 @@
 //! costs little beside the product, it is forgotten at 500, and there is no second copy of the model in memory, nor a
 //! wait for one to be made.
 
-use super::product::{k_blocks, pack_rows, pack_transposed, row_tiles, tile, PANEL_BLOCK, ROW_STRIDE};
+use super::factors::{Factors, Precision};
+use super::product::{k_blocks, pack_columns, pack_rows, row_tiles, tile, PANEL_BLOCK, ROW_STRIDE};
 use super::scratch::Loan;
 use super::simd::Simd;
-use super::{Activation, Kernel, Level, Parallelism};
+use super::{Activation, Kernel, Level, Parallelism, ProductKernel};
 use core::ops::Range;
 
 /// The weights of a layer, and what follows the product.
@@ -20,6 +21,8 @@ pub struct Linear<'a> {
     pub bias: &'a [f32],
     /// Applied to the biased sums.
     pub activation: Activation,
+    /// Of the product; everything else is float32.
+    pub precision: Precision,
 }
 
 /// Rows that go through a panel before the next block of rows: their sums stay in the second-level cache.
@@ -27,6 +30,8 @@ const MOST_ROWS: usize = 640;
 /// Panels that a task takes at most.
 const MOST_PANELS: usize = 4;
 
+/// Rows that a task packs.
+const ROWS_OF_A_TASK: usize = 64;
 /// A cache line.
 const FLOATS_OF_LINE: usize = 16;
 
@@ -49,8 +54,8 @@ pub fn linear(level: Level, parallelism: Parallelism, layer: Linear, x: &[f32], 
         // SAFETY: the level is supported; the pointers are those of slices whose lengths were checked above, and of
         // `y` with room for the result; they outlive the call.
         unsafe {
-            match level {
-                Level::Portable => product.run_unpacked(parallelism),
+            match (level, layer.precision) {
+                (Level::Portable, Precision::F32) => product.run_unpacked(parallelism),
                 _ => product.run_packed(level, parallelism),
             }
         }
@@ -66,7 +71,7 @@ struct Product<'a> {
     rows: usize,
     k: usize,
     out: usize,
-    /// (rows, k), or packed: for each block of k, `rows` rows [`ROW_STRIDE`] apart.
+    /// (rows, k)
     x: *const f32,
     layer: Linear<'a>,
     /// (rows, out)
@@ -84,29 +89,29 @@ impl Product<'_> {
     /// # Safety
     /// The processor supports the level; the pointers are valid for the shapes.
     unsafe fn run_packed(&self, level: Level, parallelism: Parallelism) {
-        let Product { k, out, .. } = *self;
+        let Product { out, layer, .. } = *self;
+        let precision = layer.precision;
         let panels = out.div_ceil(level.panel_columns());
         let width = panels_of_a_task(panels, parallelism) * level.panel_columns();
+        let blocks = k_blocks(self.k.div_ceil(level.depth(precision))).len();
         let mut call = Loan::for_call();
         for Range { start: first, end } in row_tiles(self.rows, MOST_ROWS) {
             let rows = end - first;
-            let packed = call.rows.reserve(k_blocks(k).len() * rows * ROW_STRIDE);
-            for (i, block) in k_blocks(k).enumerate() {
-                // SAFETY: `x` holds `rows` rows of k from `first` on; `packed` has room for each block's rows.
-                unsafe {
-                    let from = self.x.add(first * k + block.start);
-                    pack_rows(rows, block.len(), from, k, packed.add(i * rows * ROW_STRIDE));
-                }
-            }
+            let packed = Packed { lanes: call.rows.reserve(blocks * rows * ROW_STRIDE) };
             // SAFETY: the rows from `first` on lie inside the operands.
             let product = unsafe {
                 let residual = self.residual.map(|residual| residual.add(first * out));
-                Product { rows, x: packed, residual, y: self.y.add(first * out), ..*self }
+                Product { rows, x: self.x.add(first * self.k), residual, y: self.y.add(first * out), ..*self }
             };
+            parallelism.for_each(rows.div_ceil(ROWS_OF_A_TASK), |task| {
+                let rows = task * ROWS_OF_A_TASK..((task + 1) * ROWS_OF_A_TASK).min(rows);
+                // SAFETY: the caller's contract; `packed` has room for each block's rows; each task packs its own.
+                unsafe { level.run_product(precision, Rows { product: &product, packed: &packed, rows }) }
+            });
             parallelism.for_each(out.div_ceil(width), |task| {
                 let columns = task * width..((task + 1) * width).min(out);
-                // SAFETY: the caller's contract; each task writes columns of its own.
-                unsafe { level.run(Panels { product: &product, columns }) }
+                // SAFETY: the caller's contract; `packed` holds all rows; each task writes columns of its own.
+                unsafe { level.run_product(precision, Panels { product: &product, packed: &packed, columns }) }
             });
         }
     }
@@ -160,24 +165,66 @@ fn panels_of_a_task(panels: usize, parallelism: Parallelism) -> usize {
     (panels / parallelism.threads()).clamp(1, MOST_PANELS)
 }
 
+/// The packed rows of a product: for each block of k, all rows [`ROW_STRIDE`] apart.
+struct Packed {
+    lanes: *mut f32,
+}
+
+// SAFETY: tasks write disjoint rows, and read them only when all have been written.
+unsafe impl Sync for Packed {}
+
+/// Some rows of a product to be packed: a task.
+struct Rows<'a> {
+    product: &'a Product<'a>,
+    packed: &'a Packed,
+    rows: Range<usize>,
+}
+
+impl ProductKernel for Rows<'_> {
+    #[inline(always)]
+    unsafe fn run<F: Factors>(self) {
+        let Product { rows, k, x, .. } = *self.product;
+        for (i, block) in k_blocks(k.div_ceil(F::DEPTH)).enumerate() {
+            let numbers = numbers::<F>(&block, k);
+            // SAFETY: the rows and the block's numbers lie inside x, the rows of the block inside what is packed.
+            unsafe {
+                let from = x.add(self.rows.start * k + numbers.start);
+                let to = self.packed.lanes.add((i * rows + self.rows.start) * ROW_STRIDE);
+                pack_rows::<F>(self.rows.len(), numbers.len(), from, k, to);
+            }
+        }
+    }
+}
+
+/// The numbers along k that the lanes `block` hold.
+#[inline(always)]
+fn numbers<F: Factors>(block: &Range<usize>, k: usize) -> Range<usize> {
+    block.start * F::DEPTH..(block.end * F::DEPTH).min(k)
+}
+
 /// A few neighbouring panels of columns of a product: a task.
 struct Panels<'a> {
     product: &'a Product<'a>,
+    packed: &'a Packed,
     columns: Range<usize>,
 }
 
-impl Kernel for Panels<'_> {
+impl ProductKernel for Panels<'_> {
     #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let panels = self.columns.len().div_ceil(2 * S::LANES);
+    unsafe fn run<F: Factors>(self) {
+        let panels = self.columns.len().div_ceil(2 * F::S::LANES);
         let mut task = Loan::for_task();
-        let packed = task.panels.reserve(panels * PANEL_BLOCK);
-        let sums = task.sums.reserve(self.product.rows * panels * 2 * S::LANES);
-        for (i, block) in k_blocks(self.product.k).enumerate() {
+        let weights = task.panels.reserve(panels * PANEL_BLOCK);
+        let sums = task.sums.reserve(self.product.rows * panels * 2 * F::S::LANES);
+        let lanes = self.product.k.div_ceil(F::DEPTH);
+        for (i, block) in k_blocks(lanes).enumerate() {
             // SAFETY: the caller's contract; the buffers have room for `panels` panels and all rows.
             unsafe {
-                self.pack::<S>(&block, packed);
-                self.multiply::<S>(i, &block, packed, sums);
+                self.pack::<F>(&block, weights);
+                self.multiply::<F>(i, &block, weights, sums);
+                if block.end == lanes {
+                    self.finish::<F>(sums);
+                }
             }
         }
     }
@@ -187,62 +234,73 @@ impl Panels<'_> {
     /// Packs a block of the panels' weights.
     ///
     /// # Safety
-    /// That of [`Panels`] as a kernel; `packed` is valid for a [`PANEL_BLOCK`] a panel.
+    /// That of [`Panels`] as a kernel; `to` is valid for a [`PANEL_BLOCK`] a panel.
     #[inline(always)]
-    unsafe fn pack<S: Simd>(&self, block: &Range<usize>, packed: *mut f32) {
+    unsafe fn pack<F: Factors>(&self, block: &Range<usize>, to: *mut f32) {
         let Product { k, layer, .. } = *self.product;
-        for (panel, first) in self.columns.clone().step_by(2 * S::LANES).enumerate() {
-            let columns = (self.columns.end - first).min(2 * S::LANES);
+        let numbers = numbers::<F>(block, k);
+        for (panel, first) in self.columns.clone().step_by(2 * F::S::LANES).enumerate() {
+            let columns = (self.columns.end - first).min(2 * F::S::LANES);
             // SAFETY: the columns are rows of the weights, the block a range of their k.
             unsafe {
-                let weight = layer.weight.as_ptr().add(first * k + block.start);
-                pack_transposed::<S>(columns, block.len(), weight, k, packed.add(panel * PANEL_BLOCK));
+                let weight = layer.weight.as_ptr().add(first * k + numbers.start);
+                pack_columns::<F>(columns, numbers.len(), weight, k, to.add(panel * PANEL_BLOCK));
             }
         }
     }
 
-    /// Adds the products of block number `i` to the sums, and takes them to the result after the last. A tile of x is
-    /// multiplied by all panels before the next tile, which is fetched meanwhile, as is the next block of weights.
+    /// Adds the products of block number `i` to the sums. A tile of x is multiplied by all panels before the next tile,
+    /// which is fetched meanwhile, as is the next block of weights.
     ///
     /// # Safety
-    /// That of [`Panels`] as a kernel; `packed` holds the block, and `sums` has room for all rows.
+    /// That of [`Panels`] as a kernel; `weights` holds the block, and `sums` has room for all rows.
     #[inline(always)]
-    unsafe fn multiply<S: Simd>(&self, i: usize, block: &Range<usize>, packed: *const f32, sums: *mut f32) {
-        let Product { rows, k, x, .. } = *self.product;
-        let panels = self.columns.len().div_ceil(2 * S::LANES);
-        let stride = panels * 2 * S::LANES;
-        let tiles = row_tiles(rows, S::TILE_ROWS);
-        let weights_ahead = self.next_block(block);
+    unsafe fn multiply<F: Factors>(&self, i: usize, block: &Range<usize>, weights: *const f32, sums: *mut f32) {
+        let rows = self.product.rows;
+        let panels = self.columns.len().div_ceil(2 * F::S::LANES);
+        let stride = panels * 2 * F::S::LANES;
+        let tiles = row_tiles(rows, F::S::TILE_ROWS);
+        let weights_ahead = self.next_block::<F>(block);
         let steps = tiles.len() * panels;
         for (t, tile_rows) in tiles.enumerate() {
             // SAFETY: block and rows lie inside the packed x; the tile's sums and panels inside the buffers.
             unsafe {
-                let x = x.add((i * rows + tile_rows.start) * ROW_STRIDE);
+                let x = self.packed.lanes.cast_const().add((i * rows + tile_rows.start) * ROW_STRIDE);
                 let sums = sums.add(tile_rows.start * stride);
-                let rows_ahead =
-                    Ahead::new(x.wrapping_add(tile_rows.len() * ROW_STRIDE), ROW_STRIDE, tile_rows.len(), block);
+                let next_rows = x.wrapping_add(tile_rows.len() * ROW_STRIDE);
+                let rows_ahead = Ahead::new(next_rows, ROW_STRIDE, tile_rows.len(), block.len());
                 for panel in 0..panels {
-                    rows_ahead.prefetch::<S>(panel, panels);
-                    weights_ahead.prefetch::<S>(t * panels + panel, steps);
-                    let (packed, sums) = (packed.add(panel * PANEL_BLOCK), sums.add(panel * 2 * S::LANES));
-                    tile::<S>(tile_rows.len(), x, packed, block.len(), sums, stride, i > 0);
-                }
-                if block.end == k {
-                    for (j, row) in tile_rows.enumerate() {
-                        self.product.finish_row::<S>(row, self.columns.clone(), sums.add(j * stride));
-                    }
+                    rows_ahead.prefetch::<F::S>(panel, panels);
+                    weights_ahead.prefetch::<F::S>(t * panels + panel, steps);
+                    let (weights, sums) = (weights.add(panel * PANEL_BLOCK), sums.add(panel * 2 * F::S::LANES));
+                    tile::<F>(tile_rows.len(), x, weights, block.len(), sums, stride, i > 0);
                 }
             }
+        }
+    }
+
+    /// Takes the final sums to the result.
+    ///
+    /// # Safety
+    /// That of [`Panels`] as a kernel; `sums` holds all rows.
+    #[inline(always)]
+    unsafe fn finish<F: Factors>(&self, sums: *const f32) {
+        let stride = self.columns.len().next_multiple_of(2 * F::S::LANES);
+        for row in 0..self.product.rows {
+            // SAFETY: the row lies inside the result and the sums.
+            unsafe { self.product.finish_row::<F::S>(row, self.columns.clone(), sums.add(row * stride)) }
         }
     }
 
     /// What is packed after `block`: the next block of k of these columns, or the first of the columns behind them,
     /// which this thread most likely takes next.
-    fn next_block(&self, block: &Range<usize>) -> Ahead {
+    #[inline(always)]
+    fn next_block<F: Factors>(&self, block: &Range<usize>) -> Ahead {
         let Product { k, out, layer, .. } = *self.product;
-        let (first, start) = if block.end < k { (self.columns.start, block.end) } else { (self.columns.end, 0) };
+        let numbers = numbers::<F>(block, k);
+        let (first, start) = if numbers.end < k { (self.columns.start, numbers.end) } else { (self.columns.end, 0) };
         let from = layer.weight.as_ptr().wrapping_add(first * k + start);
-        Ahead::new(from, k, self.columns.len().min(out - first), block)
+        Ahead::new(from, k, self.columns.len().min(out - first), numbers.len())
     }
 }
 
@@ -257,9 +315,10 @@ struct Ahead {
 }
 
 impl Ahead {
-    /// As much of each row as `block` is long.
-    fn new(from: *const f32, stride: usize, rows: usize, block: &Range<usize>) -> Ahead {
-        Ahead { from, stride, rows, lines: block.len().div_ceil(FLOATS_OF_LINE) }
+    /// The first `length` floats of each row.
+    #[inline(always)]
+    fn new(from: *const f32, stride: usize, rows: usize, length: usize) -> Ahead {
+        Ahead { from, stride, rows, lines: length.div_ceil(FLOATS_OF_LINE) }
     }
 
     /// Fetches the share of step `step` of `steps`.
@@ -299,26 +358,39 @@ impl Product<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::factors::round_to_bf16;
     use super::super::reference::{self, assert_close, levels, Random};
     use super::*;
 
     /// Sums of float32 products in blocks: a few roundings of 6e-8 of the terms' magnitude.
     const TOLERANCE: f64 = 4e-7;
 
+    const PRECISIONS: [Precision; 2] = [Precision::F32, Precision::Bf16];
+
+    /// What a product of that precision multiplies.
+    fn factors(numbers: &[f32], precision: Precision) -> Vec<f32> {
+        match precision {
+            Precision::F32 => numbers.to_vec(),
+            Precision::Bf16 => numbers.iter().map(|&x| round_to_bf16(x)).collect(),
+        }
+    }
+
     fn check(random: &mut Random, rows: usize, k: usize, out: usize, scale: f32) {
         let (x, weight) = (random.floats(rows * k, scale), random.floats(out * k, 1.0));
         let (bias, residual) = (random.floats(out, scale), random.floats(rows * out, scale));
-        let (mut truth, mut size) = reference::linear(&x, &weight, &bias);
-        for ((truth, size), &residual) in truth.iter_mut().zip(&mut size).zip(&residual) {
-            *truth += f64::from(residual);
-            *size += f64::from(residual).abs();
-        }
-        let layer = Linear { weight: &weight, bias: &bias, activation: Activation::Identity };
-        for level in levels() {
-            let what = format!("{level}, {rows} rows, {k} to {out}");
-            let y = linear(level, Parallelism::Single, layer, &x, Some(&residual));
-            assert_close(&y, &truth, &size, TOLERANCE, &what);
-            assert_eq!(linear(level, Parallelism::Pool, layer, &x, Some(&residual)), y, "{what}, in parallel");
+        for precision in PRECISIONS {
+            let (mut truth, mut size) = reference::linear(&factors(&x, precision), &factors(&weight, precision), &bias);
+            for ((truth, size), &residual) in truth.iter_mut().zip(&mut size).zip(&residual) {
+                *truth += f64::from(residual);
+                *size += f64::from(residual).abs();
+            }
+            let layer = Linear { weight: &weight, bias: &bias, activation: Activation::Identity, precision };
+            for level in levels() {
+                let what = format!("{level}, {precision:?}, {rows} rows, {k} to {out}");
+                let y = linear(level, Parallelism::Single, layer, &x, Some(&residual));
+                assert_close(&y, &truth, &size, TOLERANCE, &what);
+                assert_eq!(linear(level, Parallelism::Pool, layer, &x, Some(&residual)), y, "{what}, in parallel");
+            }
         }
     }
 
@@ -357,7 +429,8 @@ mod tests {
         let (truth, _) = reference::linear(&x, &weight, &bias);
         let one_bit = vec![f64::from(f32::from_bits(1)); truth.len()];
         for level in levels() {
-            let layer = Linear { weight: &weight, bias: &bias, activation: Activation::Identity };
+            let layer =
+                Linear { weight: &weight, bias: &bias, activation: Activation::Identity, precision: Precision::F32 };
             let y = linear(level, Parallelism::Single, layer, &x, None);
             assert_close(&y, &truth, &one_bit, 20.0, &level.to_string());
         }
@@ -369,8 +442,8 @@ mod tests {
         let (k, out) = (50, 37);
         let (weight, bias) = (random.floats(out * k, 1.0), random.floats(out, 1.0));
         let mut x = random.floats(17 * k, 1.0);
-        let layer = Linear { weight: &weight, bias: &bias, activation: Activation::Gelu };
-        for level in levels() {
+        for (level, precision) in levels().flat_map(|level| PRECISIONS.map(|precision| (level, precision))) {
+            let layer = Linear { weight: &weight, bias: &bias, activation: Activation::Gelu, precision };
             let clean = linear(level, Parallelism::Single, layer, &x, None);
             x[3 * k + 5] = f32::NEG_INFINITY;
             x[16 * k + 49] = f32::NAN;
@@ -391,15 +464,18 @@ mod tests {
     #[test]
     fn a_row_gives_the_same_bits_in_any_batch() {
         let mut random = Random::new(5);
-        let (rows, k, out) = (61, 400, 70);
+        let (rows, k, out) = (61, 401, 70);
         let (x, weight, bias) = (random.floats(rows * k, 1.0), random.floats(out * k, 1.0), random.floats(out, 1.0));
-        let layer = Linear { weight: &weight, bias: &bias, activation: Activation::Gelu };
-        // The gemm crate under the portable level has several ways to sum, and takes its choice by the number of rows.
-        for level in levels().filter(|&level| level > Level::Portable) {
+        for (level, precision) in levels().flat_map(|level| PRECISIONS.map(|precision| (level, precision))) {
+            if (level, precision) == (Level::Portable, Precision::F32) {
+                // The gemm crate has several ways to sum, and takes its choice by the number of rows.
+                continue;
+            }
+            let layer = Linear { weight: &weight, bias: &bias, activation: Activation::Gelu, precision };
             let batch = linear(level, Parallelism::Single, layer, &x, None);
             for (first, last) in [(0, 1), (60, 61), (3, 18), (7, 36)] {
                 let part = linear(level, Parallelism::Single, layer, &x[first * k..last * k], None);
-                assert_eq!(part, batch[first * out..last * out], "{level}, rows {first} to {last}");
+                assert_eq!(part, batch[first * out..last * out], "{level}, {precision:?}, rows {first} to {last}");
             }
         }
     }
@@ -407,7 +483,12 @@ mod tests {
     #[test]
     fn nothing_gives_nothing() {
         for level in levels() {
-            let layer = Linear { weight: &[1.0; 6], bias: &[0.0; 2], activation: Activation::Identity };
+            let layer = Linear {
+                weight: &[1.0; 6],
+                bias: &[0.0; 2],
+                activation: Activation::Identity,
+                precision: Precision::F32,
+            };
             assert!(linear(level, Parallelism::Pool, layer, &[], None).is_empty());
         }
     }

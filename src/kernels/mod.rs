@@ -12,6 +12,9 @@ mod attention;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_bf16;
+mod factors;
 mod layer_norm;
 mod linear;
 mod parallelism;
@@ -25,6 +28,8 @@ mod simd;
 
 pub use activation::Activation;
 pub use attention::{attention, Attention};
+pub use factors::Precision;
+use factors::{Factors, Rounded, Whole};
 pub use layer_norm::{layer_norm, LayerNorm};
 pub use linear::{linear, Linear};
 pub use parallelism::Parallelism;
@@ -41,6 +46,37 @@ trait Kernel {
     unsafe fn run<S: Simd>(self);
 }
 
+/// Work on a matrix product that is generic over the arithmetic too.
+trait ProductKernel {
+    /// Does it.
+    ///
+    /// # Safety
+    /// As for [`Kernel::run`], with the features of `F`.
+    unsafe fn run<F: Factors>(self);
+}
+
+/// A [`ProductKernel`] with float32 factors.
+struct OfWhole<K>(K);
+
+impl<K: ProductKernel> Kernel for OfWhole<K> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        // SAFETY: the caller's contract.
+        unsafe { self.0.run::<Whole<S>>() }
+    }
+}
+
+/// A [`ProductKernel`] with factors rounded to bf16.
+struct OfRounded<K>(K);
+
+impl<K: ProductKernel> Kernel for OfRounded<K> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        // SAFETY: the caller's contract.
+        unsafe { self.0.run::<Rounded<S>>() }
+    }
+}
+
 /// An instruction set that the kernels are compiled for, the better the greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
@@ -50,15 +86,17 @@ pub enum Level {
     Avx2,
     /// AVX-512 F, BW, DQ and VL: registers of 16.
     Avx512,
+    /// AVX-512 with BF16, which multiplies two bf16 numbers in the time of one float32 number.
+    Avx512Bf16,
 }
 
 impl Level {
     /// Every level, in ascending order.
-    pub const ALL: [Level; 3] = [Level::Portable, Level::Avx2, Level::Avx512];
+    pub const ALL: [Level; 4] = [Level::Portable, Level::Avx2, Level::Avx512, Level::Avx512Bf16];
 
     /// The best that this processor runs.
     pub fn detect() -> Level {
-        Level::best_up_to(Level::Avx512)
+        Level::best_up_to(Level::Avx512Bf16)
     }
 
     /// The best up to `cap` that this processor runs.
@@ -81,6 +119,8 @@ impl Level {
                     && is_x86_feature_detected!("avx512vl")
                     && Level::Avx2.is_supported()
             }
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512Bf16 => is_x86_feature_detected!("avx512bf16") && Level::Avx512.is_supported(),
             #[cfg(not(target_arch = "x86_64"))]
             _ => false,
         }
@@ -92,7 +132,7 @@ impl Level {
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => 2 * avx2::Avx2::LANES,
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => 2 * avx512::Avx512::LANES,
+            Level::Avx512 | Level::Avx512Bf16 => 2 * avx512::Avx512::LANES,
             _ => 2 * portable::Portable::LANES,
         }
     }
@@ -109,8 +149,34 @@ impl Level {
             Level::Avx2 => unsafe { avx2::run(kernel) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the caller's contract.
-            Level::Avx512 => unsafe { avx512::run(kernel) },
+            Level::Avx512 | Level::Avx512Bf16 => unsafe { avx512::run(kernel) },
             _ => portable::run(kernel),
+        }
+    }
+
+    /// Numbers along k that a packed lane of a product holds on this level.
+    fn depth(self, precision: Precision) -> usize {
+        match (self, precision) {
+            #[cfg(target_arch = "x86_64")]
+            (Level::Avx512Bf16, Precision::Bf16) => avx512_bf16::Pairs::DEPTH,
+            _ => 1,
+        }
+    }
+
+    /// Runs `kernel` on this level with factors of `precision`.
+    ///
+    /// # Safety
+    /// As for [`Level::run`].
+    unsafe fn run_product<K: ProductKernel>(self, precision: Precision, kernel: K) {
+        debug_assert!(self.is_supported());
+        match (self, precision) {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the caller's contract.
+            (Level::Avx512Bf16, Precision::Bf16) => unsafe { avx512_bf16::run_product(kernel) },
+            // SAFETY: the caller's contract.
+            (_, Precision::F32) => unsafe { self.run(OfWhole(kernel)) },
+            // SAFETY: the caller's contract.
+            (_, Precision::Bf16) => unsafe { self.run(OfRounded(kernel)) },
         }
     }
 }
@@ -121,6 +187,7 @@ impl fmt::Display for Level {
             Level::Portable => "portable",
             Level::Avx2 => "avx2",
             Level::Avx512 => "avx512",
+            Level::Avx512Bf16 => "avx512bf16",
         })
     }
 }
@@ -132,7 +199,7 @@ impl FromStr for Level {
         Level::ALL
             .into_iter()
             .find(|level| level.to_string() == text)
-            .ok_or_else(|| format!("{text}: no such level of CPU kernels, choose portable, avx2 or avx512"))
+            .ok_or_else(|| format!("{text}: no such level of CPU kernels, choose portable, avx2, avx512 or avx512bf16"))
     }
 }
 

@@ -1,50 +1,51 @@
 //! What the processor could do at most: the measure that benchmarks hold the kernels against.
 
+use super::factors::Factors;
 use super::simd::Simd;
-use super::{Kernel, Level};
+use super::{Level, Precision, ProductKernel};
 
 /// Registers that are added to in turn: more than an instruction's latency times its rate on any processor, and with
 /// both factors no more than AVX2 has.
 const CHAINS: usize = 12;
 
-/// Multiplies and adds registers that never leave the processor, `rounds` times over, and gives the number of
-/// floating-point operations that this was.
+/// Multiplies and adds registers that never leave the processor, `rounds` times over, with the instruction that a product
+/// of `precision` takes, and gives the number of floating-point operations that this was.
 ///
 /// # Panics
 /// Where the processor does not support the level.
-pub fn multiply_add(level: Level, rounds: usize) -> u64 {
+pub fn multiply_add(level: Level, precision: Precision, rounds: usize) -> u64 {
     assert!(level.is_supported(), "the processor has no {level}");
     let mut sum = [0.0; CHAINS];
-    let mut lanes = 0;
+    let mut operations = 0;
     // SAFETY: the level is supported.
-    unsafe { level.run(MultiplyAdd { rounds, sum: &mut sum, lanes: &mut lanes }) };
+    unsafe { level.run_product(precision, MultiplyAdd { rounds, sum: &mut sum, operations: &mut operations }) };
     std::hint::black_box(sum);
-    (2 * CHAINS * rounds * lanes) as u64
+    operations
 }
 
 struct MultiplyAdd<'a> {
     rounds: usize,
     sum: &'a mut [f32; CHAINS],
-    lanes: &'a mut usize,
+    operations: &'a mut u64,
 }
 
-impl Kernel for MultiplyAdd<'_> {
+impl ProductKernel for MultiplyAdd<'_> {
     #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        // SAFETY: the processor has the features of `S`.
+    unsafe fn run<F: Factors>(self) {
+        // SAFETY: the processor has the features of `F`.
         unsafe {
-            let factor = S::splat(std::hint::black_box(0.999));
-            let mut sums = [S::splat(1.0); CHAINS];
+            let factor = F::S::splat(std::hint::black_box(0.999));
+            let mut sums = [F::S::splat(1.0); CHAINS];
             for _ in 0..self.rounds {
                 for sum in &mut sums {
-                    *sum = S::mul_add(*sum, factor, factor);
+                    *sum = F::multiply_add(factor, factor, *sum);
                 }
             }
             for (total, sum) in self.sum.iter_mut().zip(sums) {
-                *total = S::reduce_add(sum);
+                *total = F::S::reduce_add(sum);
             }
         }
-        *self.lanes = S::LANES;
+        *self.operations = (2 * CHAINS * self.rounds * F::S::LANES * F::DEPTH) as u64;
     }
 }
 
@@ -56,7 +57,10 @@ mod tests {
     #[test]
     fn operations_are_counted() {
         for level in levels() {
-            assert_eq!(multiply_add(level, 10) % (2 * 12 * 10 * 8), 0, "{level}");
+            let operations = multiply_add(level, Precision::F32, 10);
+            assert_eq!(operations % (2 * 12 * 10 * 8), 0, "{level}");
+            let of_bf16 = multiply_add(level, Precision::Bf16, 10);
+            assert_eq!(of_bf16, operations * level.depth(Precision::Bf16) as u64, "{level}");
         }
     }
 }

@@ -4,7 +4,10 @@
 //! tile's rows never fall into the same cache sets, whatever K is. Of B, a block of one panel (two registers of
 //! columns) lies with its columns side by side, so that it fits the first-level cache beside a tile's rows of A. Each
 //! element of C is summed over k in one order that depends on K alone: a row gives the same bits in any batch.
+//!
+//! K is counted in packed lanes here, each of which holds one number along k or two, as [`Factors`] has it.
 
+use super::factors::Factors;
 use super::simd::Simd;
 use core::ops::Range;
 
@@ -22,7 +25,7 @@ pub(super) const PANEL_BLOCK: usize = (K_BLOCK + MAX_LANES) * 2 * MAX_LANES;
 /// The most rows that any level's tile has.
 pub(super) const MOST_TILE_ROWS: usize = 14;
 /// The widest register of any level.
-const MAX_LANES: usize = 16;
+pub(super) const MAX_LANES: usize = 16;
 
 /// Cuts 0..k into as few blocks of at most [`K_BLOCK`] as will do, of nearly one length.
 pub(super) fn k_blocks(k: usize) -> impl ExactSizeIterator<Item = Range<usize>> + Clone {
@@ -45,10 +48,10 @@ pub(super) fn row_tiles(rows: usize, most: usize) -> impl ExactSizeIterator<Item
 /// block of a panel of B, `k` deep; added to what C holds where `add`.
 ///
 /// # Safety
-/// 1 ≤ `rows` ≤ `S::TILE_ROWS`; `a` is valid for `k` floats in each of the rows, `b` for 2 · LANES · `k`, `c` for
+/// 1 ≤ `rows` ≤ `TILE_ROWS`; `a` is valid for `k` floats in each of the rows, `b` for 2 · LANES · `k`, `c` for
 /// 2 · LANES in each of the rows `c_stride` apart.
 #[inline(always)]
-pub(super) unsafe fn tile<S: Simd>(
+pub(super) unsafe fn tile<F: Factors>(
     rows: usize,
     a: *const f32,
     b: *const f32,
@@ -61,7 +64,7 @@ pub(super) unsafe fn tile<S: Simd>(
         ($($n:literal)*) => {
             match rows {
                 // SAFETY: the caller's contract.
-                $($n if $n <= S::TILE_ROWS => unsafe { tile_of::<S, $n>(a, b, k, c, c_stride, add) },)*
+                $($n if $n <= F::S::TILE_ROWS => unsafe { tile_of::<F, $n>(a, b, k, c, c_stride, add) },)*
                 _ => debug_assert!(false, "a tile of {rows} rows"),
             }
         };
@@ -71,7 +74,7 @@ pub(super) unsafe fn tile<S: Simd>(
 
 /// [`tile`] of `ROWS` rows, whose sums stay in registers over the whole block.
 #[inline(always)]
-unsafe fn tile_of<S: Simd, const ROWS: usize>(
+unsafe fn tile_of<F: Factors, const ROWS: usize>(
     a: *const f32,
     b: *const f32,
     k: usize,
@@ -83,73 +86,85 @@ unsafe fn tile_of<S: Simd, const ROWS: usize>(
     unsafe {
         for first in (0..k).step_by(CHAIN) {
             let end = (first + CHAIN).min(k);
-            let mut sums = [[S::splat(0.0); 2]; ROWS];
+            let mut sums = [[F::S::splat(0.0); 2]; ROWS];
             for step in first..end {
-                let b = b.add(step * 2 * S::LANES);
-                let (left, right) = (S::load(b), S::load(b.add(S::LANES)));
+                let b = b.add(step * 2 * F::S::LANES);
+                let (left, right) = (F::S::load(b), F::S::load(b.add(F::S::LANES)));
                 for (row, sums) in sums.iter_mut().enumerate() {
-                    let x = S::splat(*a.add(row * ROW_STRIDE + step));
-                    sums[0] = S::mul_add(x, left, sums[0]);
-                    sums[1] = S::mul_add(x, right, sums[1]);
+                    let x = F::S::splat(*a.add(row * ROW_STRIDE + step));
+                    sums[0] = F::multiply_add(x, left, sums[0]);
+                    sums[1] = F::multiply_add(x, right, sums[1]);
                 }
             }
             let add = add || first > 0;
             for (row, sums) in sums.into_iter().enumerate() {
                 for (half, sum) in sums.into_iter().enumerate() {
-                    let c = c.add(row * c_stride + half * S::LANES);
-                    S::store(c, if add { S::add(S::load(c), sum) } else { sum });
+                    let c = c.add(row * c_stride + half * F::S::LANES);
+                    F::S::store(c, if add { F::S::add(F::S::load(c), sum) } else { sum });
                 }
             }
         }
     }
 }
 
-/// Copies columns `block` of `rows` rows of a row-major matrix into a block of A.
+/// Packs `length` numbers of each of `rows` rows of a row-major matrix into a block of A.
 ///
 /// # Safety
-/// `from` is valid for `length` ≤ [`K_BLOCK`] floats in each row, `from_stride` apart, `to` for as many,
-/// [`ROW_STRIDE`] apart.
+/// `from` is valid for `length` ≤ [`K_BLOCK`] · DEPTH floats in each row, `from_stride` apart, `to` for [`ROW_STRIDE`]
+/// in each row.
 #[inline(always)]
-pub(super) unsafe fn pack_rows(rows: usize, length: usize, from: *const f32, from_stride: usize, to: *mut f32) {
+pub(super) unsafe fn pack_rows<F: Factors>(
+    rows: usize,
+    length: usize,
+    from: *const f32,
+    from_stride: usize,
+    to: *mut f32,
+) {
+    let step = F::S::LANES * F::DEPTH;
     for row in 0..rows {
-        // SAFETY: the caller's contract; the two are different allocations.
-        unsafe { core::ptr::copy_nonoverlapping(from.add(row * from_stride), to.add(row * ROW_STRIDE), length) }
+        for (i, first) in (0..length).step_by(step).enumerate() {
+            // SAFETY: the caller's contract; K_BLOCK and a register fit a row of the block.
+            unsafe {
+                let packed = F::pack(from.add(row * from_stride + first), (length - first).min(step));
+                F::S::store(to.add(row * ROW_STRIDE + i * F::S::LANES), packed);
+            }
+        }
     }
 }
 
-/// Turns `columns` rows of a row-major matrix into the columns of a block of a panel of B, `length` deep; zeros stand in
-/// the columns that are missing from 2 · LANES.
+/// Packs `length` numbers of each of `columns` rows of a row-major matrix into the columns of a block of a panel of B;
+/// zeros stand in the columns that are missing from 2 · LANES.
 ///
 /// # Safety
-/// `columns` ≤ 2 · LANES and `length` ≤ [`K_BLOCK`]; `from` is valid for `length` floats in each row, `from_stride`
-/// apart, `to` for [`PANEL_BLOCK`].
+/// `columns` ≤ 2 · LANES and `length` ≤ [`K_BLOCK`] · DEPTH; `from` is valid for `length` floats in each row,
+/// `from_stride` apart, `to` for 2 · LANES · `length` / DEPTH, rounded up to whole registers.
 #[inline(always)]
-pub(super) unsafe fn pack_transposed<S: Simd>(
+pub(super) unsafe fn pack_columns<F: Factors>(
     columns: usize,
     length: usize,
     from: *const f32,
     from_stride: usize,
     to: *mut f32,
 ) {
+    let (lanes, whole) = (F::S::LANES, F::S::LANES * F::DEPTH);
     for half in 0..2 {
-        let first = half * S::LANES;
-        let present = columns.saturating_sub(first).min(S::LANES);
-        for step in (0..length).step_by(S::LANES) {
-            let steps = (length - step).min(S::LANES);
-            // SAFETY: the block's `present` rows and `steps` columns lie inside the caller's matrix; LANES rows of LANES
-            // floats from `step` on lie inside PANEL_BLOCK.
+        let present = columns.saturating_sub(half * lanes).min(lanes);
+        for (i, first) in (0..length).step_by(whole).enumerate() {
+            let steps = (length - first).min(whole);
+            // SAFETY: the `present` rows and `steps` numbers lie inside the caller's matrix; LANES rows of a half panel
+            // from row i · LANES on lie inside the block.
             unsafe {
-                let to = to.add(step * 2 * S::LANES + first);
-                let from = from.wrapping_add(first * from_stride + step);
-                if present == S::LANES && steps == S::LANES {
-                    S::transpose(from, from_stride, to, 2 * S::LANES);
+                let to = to.add((i * 2 * lanes + half) * lanes);
+                let from = from.wrapping_add(half * lanes * from_stride + first);
+                if present == lanes && steps == whole {
+                    F::pack_transposed(from, from_stride, to, 2 * lanes);
                 } else {
-                    let mut whole = [0f32; MAX_LANES * MAX_LANES];
+                    let mut square = [0f32; MAX_LANES * MAX_LANES];
                     for row in 0..present {
-                        let row_to = whole.as_mut_ptr().add(row * S::LANES);
-                        core::ptr::copy_nonoverlapping(from.add(row * from_stride), row_to, steps);
+                        let packed = F::pack(from.add(row * from_stride), steps);
+                        F::S::store(square.as_mut_ptr().add(row * lanes), packed);
                     }
-                    S::transpose(whole.as_ptr(), S::LANES, to, 2 * S::LANES);
+                    F::S::transpose(square.as_ptr(), lanes, to, 2 * lanes);
                 }
             }
         }

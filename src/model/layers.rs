@@ -5,13 +5,14 @@ use super::cpu;
 use super::parameters::Parameters;
 use crate::checkpoint::config::Config;
 use crate::checkpoint::weights::Float32s;
-use crate::kernels::{self, Activation, Level, Parallelism};
+use crate::kernels::{self, Activation, Level, Parallelism, Precision};
 use candle_core::{Module, Result, Tensor};
 
 /// act(x · Wᵀ + b), with W of the shape (out, in).
 pub(super) struct Linear {
     weights: LinearWeights,
     activation: Activation,
+    precision: Precision,
 }
 
 enum LinearWeights {
@@ -42,7 +43,7 @@ impl Linear {
                 LinearWeights::Candle(candle_nn::Linear::new(weight, Some(parameters.tensor(out_dim, "bias")?)))
             }
         };
-        Ok(Self { weights, activation })
+        Ok(Self { weights, activation, precision: parameters.precision() })
     }
 
     /// (rows, in) to (rows, out).
@@ -50,7 +51,7 @@ impl Linear {
         match &self.weights {
             LinearWeights::Candle(linear) => activate(self.activation, linear.forward(xs)?),
             LinearWeights::Kernel { level, weight, bias } => {
-                let layer = kernels::Linear { weight, bias, activation: self.activation };
+                let layer = kernels::Linear { weight, bias, activation: self.activation, precision: self.precision };
                 cpu::linear(*level, parallelism, layer, xs)
             }
         }

@@ -17,7 +17,7 @@ mod parameters;
 use crate::batching::Batch;
 use crate::checkpoint::config::Config;
 use crate::checkpoint::weights::Weights;
-use crate::kernels::{Level, Parallelism};
+use crate::kernels::{Level, Parallelism, Precision};
 use candle_core::{Device, Result};
 pub use device::DeviceChoice;
 use embeddings::Embeddings;
@@ -41,6 +41,16 @@ impl Sequences<'_> {
     }
 }
 
+/// Where and how a model computes.
+pub struct Computing {
+    /// Where its tensors are.
+    pub device: Device,
+    /// The instruction set of the kernels, which serve the CPU.
+    pub level: Level,
+    /// The arithmetic of the products.
+    pub precision: Precision,
+}
+
 /// A BERT encoder with a classification head on the pooled `[CLS]` state.
 pub struct BertForSequenceClassification {
     embeddings: Embeddings,
@@ -52,18 +62,19 @@ pub struct BertForSequenceClassification {
 
 impl BertForSequenceClassification {
     /// Takes the parameters `bert.*` and `classifier.*` from `weights` to `device`. On the CPU the kernels do the work,
-    /// on `level`, and the large parameters stay in the checkpoint's mapped file where it holds them as float32.
+    /// and the large parameters stay in the checkpoint's mapped file where it holds them as float32.
     ///
     /// # Errors
     /// Where a tensor is missing or its shape disagrees with `config`.
-    pub fn load(weights: &Weights, config: &Config, num_labels: usize, device: &Device, level: Level) -> Result<Self> {
-        let parameters = Parameters::new(weights, device, level);
+    pub fn load(weights: &Weights, config: &Config, num_labels: usize, computing: &Computing) -> Result<Self> {
+        let Computing { device, level, precision } = computing;
+        let parameters = Parameters::new(weights, device, *level, *precision);
         let bert = parameters.pp("bert");
         Ok(Self {
             embeddings: Embeddings::load(bert.pp("embeddings"), config)?,
             encoder: Encoder::load(bert.pp("encoder"), config)?,
-            pooler: Pooler::load(bert.pp("pooler"), config)?,
-            classifier: Classifier::load(parameters.pp("classifier"), config, num_labels)?,
+            pooler: Pooler::load(bert.pp("pooler").in_f32(), config)?,
+            classifier: Classifier::load(parameters.pp("classifier").in_f32(), config, num_labels)?,
             device: device.clone(),
         })
     }

@@ -1,7 +1,7 @@
 //! A checkpoint's parameters, as the parts of the model take them.
 
 use crate::checkpoint::weights::{Float32s, Weights};
-use crate::kernels::Level;
+use crate::kernels::{Level, Precision};
 use candle_core::{DType, Device, Error, Result, Shape, Tensor};
 use candle_nn::VarBuilder;
 
@@ -12,13 +12,19 @@ pub(super) struct Parameters {
     tensors: VarBuilder<'static>,
     weights: Weights,
     level: Option<Level>,
+    precision: Precision,
 }
 
 impl Parameters {
-    /// `level` is that of the kernels, which serve the CPU.
-    pub(super) fn new(weights: &Weights, device: &Device, level: Level) -> Parameters {
-        let tensors = weights.var_builder(DType::F32, device);
-        Parameters { tensors, weights: weights.clone(), level: device.is_cpu().then_some(level) }
+    /// `level` is that of the kernels, which serve the CPU. There `precision` is that of the encoder's products alone;
+    /// a GPU holds everything in it.
+    pub(super) fn new(weights: &Weights, device: &Device, level: Level, precision: Precision) -> Parameters {
+        let dtype = match precision {
+            Precision::Bf16 if !device.is_cpu() => DType::BF16,
+            _ => DType::F32,
+        };
+        let tensors = weights.var_builder(dtype, device);
+        Parameters { tensors, weights: weights.clone(), level: device.is_cpu().then_some(level), precision }
     }
 
     /// Those of a part.
@@ -29,6 +35,16 @@ impl Parameters {
     /// The kernels' level where they do the work, `None` where candle's own operations do.
     pub(super) fn level(&self) -> Option<Level> {
         self.level
+    }
+
+    /// The same for a part whose products are few and decide much.
+    pub(super) fn in_f32(&self) -> Parameters {
+        Parameters { precision: Precision::F32, ..self.clone() }
+    }
+
+    /// The arithmetic of the products.
+    pub(super) fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// A parameter on the device.

@@ -183,7 +183,7 @@ fn settings(task: &ClassificationOptions, checkpoint: &CheckpointOptions, comput
         ("model", model_name(&checkpoint.spec)),
         ("labels", format!("{:?}", checkpoint.labels)),
         ("max-length", format!("{:?}", checkpoint.max_length)),
-        ("dtype", format!("{:?}", computing.dtype)),
+        ("dtype", format!("{:?}", computing.precision)),
         ("cpu-level", computing.cpu_level.to_string()),
         ("max-batch-tokens", computing.max_batch_tokens.to_string()),
         ("inputs", format!("{:?}", task.inputs)),

@@ -2,7 +2,7 @@
 //! processor reaches when it does nothing but multiply and add. `AGNEWS_CPU` picks one level; a word on the command
 //! line picks the lines that contain it.
 
-use agnews::kernels::{self, peak, Activation, Attention, LayerNorm, Level, Linear, Parallelism};
+use agnews::kernels::{self, peak, Activation, Attention, LayerNorm, Level, Linear, Parallelism, Precision};
 use std::hint::black_box;
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -22,10 +22,14 @@ fn main() -> std::io::Result<()> {
     };
     let levels = Level::ALL.into_iter().filter(|&level| level.is_supported() && chosen.is_none_or(|it| it == level));
     for level in levels {
-        let peak = best(|| peak::multiply_add(level, 100_000));
-        let report = Report { level, peak, only: only.as_deref() };
-        report.line("multiply and add", || peak::multiply_add(level, 100_000))?;
-        linear(&report)?;
+        for precision in [Precision::F32, Precision::Bf16] {
+            let work = || peak::multiply_add(level, precision, 100_000);
+            let report = Report { level, peak: best(work), only: only.as_deref() };
+            report.line(&format!("multiply and add, {precision:?}"), work)?;
+            linear(&report, precision)?;
+        }
+        let report =
+            Report { level, peak: best(|| peak::multiply_add(level, Precision::F32, 100_000)), only: only.as_deref() };
         attention(&report)?;
         layer_norm(&report)?;
     }
@@ -52,13 +56,13 @@ struct Report<'a> {
 
 impl Report<'_> {
     fn line(&self, name: &str, work: impl Fn() -> u64) -> std::io::Result<()> {
-        let name = format!("{:8} {name}", self.level.to_string());
+        let name = format!("{:10} {name}", self.level.to_string());
         if self.only.is_some_and(|only| !name.contains(only)) {
             return Ok(());
         }
         let rate = best(work);
         let share = 100.0 * rate / self.peak;
-        writeln!(std::io::stdout(), "{name:48} {:7.1} GFLOP/s {share:4.0} % of the peak", rate / 1e9)
+        writeln!(std::io::stdout(), "{name:50} {:7.1} GFLOP/s {share:4.0} % of the peak", rate / 1e9)
     }
 }
 
@@ -67,14 +71,14 @@ fn numbers(n: usize) -> Vec<f32> {
     (0..n).map(|i| ((i * 7919 % 1000) as f32 - 500.0) / 1000.0).collect()
 }
 
-fn linear(report: &Report) -> std::io::Result<()> {
+fn linear(report: &Report, precision: Precision) -> std::io::Result<()> {
     for (k, out) in SHAPES {
         let (weight, bias) = (numbers(k * out), numbers(out));
         let activation = if out > k { Activation::Gelu } else { Activation::Identity };
-        let layer = Linear { weight: &weight, bias: &bias, activation };
+        let layer = Linear { weight: &weight, bias: &bias, activation, precision };
         for rows in ROWS {
             let x = numbers(rows * k);
-            report.line(&format!("linear {k} to {out}, {rows} rows"), || {
+            report.line(&format!("linear {k} to {out}, {precision:?}, {rows} rows"), || {
                 black_box(kernels::linear(report.level, Parallelism::Single, layer, &x, None));
                 (2 * rows * k * out) as u64
             })?;

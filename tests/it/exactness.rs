@@ -4,6 +4,8 @@ use crate::harness::fixture;
 use agnews::checkpoint::hub::{Hub, HubOptions};
 use agnews::checkpoint::{Checkpoint, CheckpointSpec};
 use agnews::classifier::{Classifier, ClassifierOptions};
+use agnews::kernels::{Level, Precision};
+use agnews::model::DeviceChoice;
 use serde::Deserialize;
 use std::path::Path;
 
@@ -27,9 +29,12 @@ fn references(path: &Path) -> Vec<Reference> {
 }
 
 fn load(model: &str, max_length: usize, max_batch_tokens: usize) -> Classifier {
+    load_with(model, ClassifierOptions { max_length: Some(max_length), max_batch_tokens, ..Default::default() })
+}
+
+fn load_with(model: &str, options: ClassifierOptions) -> Classifier {
     let hub = Hub::new(HubOptions::from_env(&|_| None, true), &());
     let checkpoint = Checkpoint::open(&CheckpointSpec::parse(model, None).unwrap(), &hub).unwrap();
-    let options = ClassifierOptions { max_length: Some(max_length), max_batch_tokens, ..Default::default() };
     Classifier::load(&checkpoint, &options).unwrap()
 }
 
@@ -69,6 +74,39 @@ fn the_embedded_model_agrees_with_transformers() {
 fn a_checkpoint_with_vocab_txt_and_odd_sizes_agrees_with_transformers() {
     let folder = fixture("tiny");
     agrees_with_transformers(folder.to_str().unwrap(), &folder.join("reference.jsonl"));
+}
+
+/// The largest difference from transformers' logits at 512 tokens, and whether all labels agree.
+fn compare(level: Level, precision: Precision) -> (f32, bool) {
+    let references = references(&fixture("builtin/reference.jsonl"));
+    let rows: Vec<&Reference> = references.iter().filter(|row| row.max_length == 512).collect();
+    assert!(rows.len() >= 10);
+    let options = ClassifierOptions { cpu_level: level, precision, device: DeviceChoice::Cpu, ..Default::default() };
+    let classifier = load_with("builtin", options);
+    let encodings = classifier.encode(&rows.iter().map(|row| row.text.as_str()).collect::<Vec<_>>()).unwrap();
+    let logits = classifier.logits(&encodings).unwrap();
+    let best = |row: &[f32]| (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b]));
+    let pairs = || logits.iter().zip(&rows).map(|(logits, row)| (logits.as_slice(), row.logits.as_slice()));
+    let difference = pairs().map(|(a, b)| largest_difference(a, b)).fold(0.0, f32::max);
+    (difference, pairs().all(|(a, b)| best(a) == best(b)))
+}
+
+#[test]
+fn every_level_agrees_with_transformers() {
+    for level in Level::ALL.into_iter().filter(|level| level.is_supported()) {
+        let (difference, labels_agree) = compare(level, Precision::F32);
+        assert!(difference <= TOLERANCE && labels_agree, "{level}: off by {difference}");
+    }
+}
+
+/// Rounding factors to 8 bits costs a few parts in a thousand, on every level the same.
+#[test]
+fn bf16_gives_the_labels_and_nearly_the_logits() {
+    for level in Level::ALL.into_iter().filter(|level| level.is_supported()) {
+        let (difference, labels_agree) = compare(level, Precision::Bf16);
+        assert!(difference <= 0.05 && labels_agree, "{level}: off by {difference}");
+        assert!(difference > TOLERANCE, "{level}: nothing was rounded");
+    }
 }
 
 #[test]

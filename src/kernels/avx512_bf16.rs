@@ -1,0 +1,42 @@
+//! AVX-512 with its bf16 extension: the registers of AVX-512, and an instruction that multiplies two pairs of bf16 numbers
+//! a lane, twice as many as of float32.
+
+use super::avx512::Avx512;
+use super::factors::Factors;
+use super::simd::Simd;
+use super::ProductKernel;
+use core::arch::x86_64::*;
+use core::mem::transmute;
+
+/// Runs `kernel` with factors of bf16.
+///
+/// # Safety
+/// The processor must have AVX-512 F, BW, DQ, VL and BF16.
+#[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+pub(super) unsafe fn run_product<K: ProductKernel>(kernel: K) {
+    // SAFETY: this function's features are those that `Pairs` needs.
+    unsafe { kernel.run::<Pairs>() }
+}
+
+/// Two bf16 numbers a lane, neighbours along k, the first in the lower half. The instructions take denormal numbers for
+/// zeros.
+pub(super) struct Pairs;
+
+#[expect(unsafe_op_in_unsafe_fn, reason = "the trait's contract is that of the instructions")]
+impl Factors for Pairs {
+    type S = Avx512;
+    const DEPTH: usize = 2;
+
+    #[inline(always)]
+    unsafe fn multiply_add(a: __m512, b: __m512, sums: __m512) -> __m512 {
+        // Registers of one size, and every pattern of bits is a bf16 number.
+        _mm512_dpbf16_ps(sums, transmute::<__m512, __m512bh>(a), transmute::<__m512, __m512bh>(b))
+    }
+
+    #[inline(always)]
+    unsafe fn pack(from: *const f32, n: usize) -> __m512 {
+        let low = Avx512::load_first(from, n.min(16));
+        let high = Avx512::load_first(from.wrapping_add(16), n.saturating_sub(16));
+        transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(high, low))
+    }
+}
