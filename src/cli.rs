@@ -199,7 +199,7 @@ Exit codes: 0 all texts classified; 1 a failure while running; 2 a usage error.
 
 Environment: HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN, HF_TOKEN_PATH, HF_HUB_OFFLINE and the
 usual proxy variables as Python's huggingface_hub reads them; NO_COLOR; AGNEWS_CPU caps the
-instruction set of the CPU kernels (portable, avx2, avx512).
+instruction set of the CPU kernels (portable, avx2, avx512, avx512bf16).
 
 Examples:
   agnews -m builtin \"Peace talks resumed on Monday.\"

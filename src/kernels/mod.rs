@@ -1,6 +1,6 @@
 //! The CPU kernels under the model: linear layers, attention and layer norms on float32 slices.
 //!
-//! Each is written once, generic over a vector register ([`simd::Simd`]), and compiled for every instruction set that a
+//! Each is written once, generic over a vector register (`simd::Simd`), and compiled for every instruction set that a
 //! file here implements; [`Level`] is the choice between them, made at run time in one place. Rows are tokens: the
 //! sequences of a batch stand one behind the other without padding, and only attention knows where one ends. A row's
 //! result is the same bits in whatever batch it stands, on one level; the portable level, whose linear layers are the gemm
