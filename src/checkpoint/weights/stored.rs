@@ -198,13 +198,14 @@ impl<'a> StoredTensor<'a> {
             Dtype::F64 => DType::F64,
             other => bail!("it holds {other}, but weights are F16, BF16, F32 or F64"),
         };
-        let bytes = self.c_order();
         let tensor = if stored == DType::F32 {
             // One copy at any alignment, and the old format aligns nothing; candle's own reader would make two.
-            let (values, _) = bytes.as_chunks();
-            Tensor::from_vec(values.iter().copied().map(f32::from_le_bytes).collect(), self.shape, &Device::Cpu)?
+            let count = self.shape.iter().product();
+            let mut values = Vec::with_capacity(count);
+            self.extend_float32s(0..count, &mut values)?;
+            Tensor::from_vec(values, self.shape, &Device::Cpu)?
         } else {
-            Tensor::from_raw_buffer(&bytes, stored, self.shape, &Device::Cpu)?
+            Tensor::from_raw_buffer(&self.c_order(), stored, self.shape, &Device::Cpu)?
         };
         // PyTorch goes from float64 to the 16-bit types through float32 too, so that both round alike.
         let tensor = if dtype == stored { tensor } else { tensor.to_dtype(DType::F32)?.to_dtype(dtype)? };
