@@ -3,6 +3,7 @@
 use super::activation::exp;
 use super::factors::Whole;
 use super::product::{k_blocks, pack_columns, pack_rows, row_tiles, tile, K_BLOCK, MOST_TILE_ROWS, ROW_STRIDE};
+use super::quantization::Grid;
 use super::scratch::Loan;
 use super::simd::Simd;
 use super::{Kernel, Level, Parallelism};
@@ -80,7 +81,7 @@ impl Kernel for Head<'_> {
             let blocks = Blocks::reserve::<S>(&mut task, self.tokens.len(), self.call.operands.head_dim);
             blocks.pack_keys::<S>(self.part(self.call.operands.key), self.row_stride());
             blocks.pack_values::<S>(self.part(self.call.operands.value), self.row_stride());
-            for rows in row_tiles(self.tokens.len(), S::TILE_ROWS) {
+            for rows in row_tiles(self.tokens.len(), S::TILE_ROWS, 1) {
                 let query = self.part(self.call.operands.query).add(rows.start * self.row_stride());
                 blocks.score::<S>(rows.len(), query, self.row_stride());
                 let mut scales = [0.0; MOST_TILE_ROWS];
@@ -135,7 +136,7 @@ impl Blocks {
         Blocks {
             tokens,
             head_dim,
-            queries: task.rows.reserve(k_blocks(head_dim).len() * tile),
+            queries: task.rows.reserve(k_blocks(head_dim, K_BLOCK).len() * tile),
             keys: task.panels.reserve(tokens.next_multiple_of(panel) * Self::key_depth::<S>(head_dim)),
             values: task.values.reserve(tokens * head_dim.next_multiple_of(panel)),
             scores: task.scores.reserve(tokens.div_ceil(K_BLOCK) * tile),
@@ -159,13 +160,13 @@ impl Blocks {
         let panel = 2 * S::LANES;
         for first in (0..self.tokens).step_by(panel) {
             let columns = (self.tokens - first).min(panel);
-            for block in k_blocks(self.head_dim) {
+            for block in k_blocks(self.head_dim, K_BLOCK) {
                 // SAFETY: keys from `first` on and the block's columns lie inside the operand; the blocks begin at
                 // multiples of 16, so that what they are padded with lies inside the panel.
                 unsafe {
                     let to = self.keys.add(first * Self::key_depth::<S>(self.head_dim) + block.start * panel);
                     let from = keys.add(first * stride + block.start);
-                    pack_columns::<Whole<S>>(columns, block.len(), from, stride, to);
+                    pack_columns::<Whole<S>>(columns, block.len(), from, stride, 0, |_| Grid::NONE, to);
                 }
             }
         }
@@ -201,12 +202,12 @@ impl Blocks {
     #[inline(always)]
     unsafe fn score<S: Simd>(&self, rows: usize, queries: *const f32, stride: usize) {
         let (panel, tile_floats) = (2 * S::LANES, S::TILE_ROWS * ROW_STRIDE);
-        for (i, block) in k_blocks(self.head_dim).enumerate() {
+        for (i, block) in k_blocks(self.head_dim, K_BLOCK).enumerate() {
             // SAFETY: the rows and the block's columns lie inside the operand; a tile of queries has room for them, a
             // tile of scores for whole panels, as K_BLOCK is a multiple of their width.
             unsafe {
                 let packed = self.queries.add(i * tile_floats);
-                pack_rows::<Whole<S>>(rows, block.len(), queries.add(block.start), stride, packed);
+                pack_rows::<Whole<S>>(rows, block.len(), queries.add(block.start), stride, |_| Grid::NONE, packed);
                 for first in (0..self.tokens).step_by(panel) {
                     let keys = self.keys.add(first * Self::key_depth::<S>(self.head_dim) + block.start * panel);
                     let scores = self.scores.add(first / K_BLOCK * tile_floats + first % K_BLOCK);

@@ -3,29 +3,31 @@
 
 use super::avx512::Avx512;
 use super::factors::Factors;
+use super::quantization::Grid;
 use super::simd::Simd;
 use super::ProductKernel;
 use core::arch::x86_64::*;
 use core::mem::transmute;
 
-/// Runs `kernel` with factors of bf16.
+/// Runs `kernel` with factors `F` of bf16.
 ///
 /// # Safety
-/// The processor must have AVX-512 F, BW, DQ, VL and BF16.
+/// The processor must have AVX-512 F, BW, DQ, VL and BF16, and what `F` needs beside them.
 #[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-pub(super) unsafe fn run_product<K: ProductKernel>(kernel: K) {
-    // SAFETY: this function's features are those that `Pairs` needs.
-    unsafe { kernel.run::<Pairs>() }
+pub(super) unsafe fn run_product<F: Factors, K: ProductKernel>(kernel: K) {
+    // SAFETY: this function's features are those that `Pairs` needs, and the caller's contract.
+    unsafe { kernel.run::<F>() }
 }
 
-/// Two bf16 numbers a lane, neighbours along k, the first in the lower half. The instructions take denormal numbers for
-/// zeros.
-pub(super) struct Pairs;
+/// Two bf16 numbers a lane, neighbours along k, the first in the lower half: numbers rounded, or split into two parts. The
+/// instructions take denormal numbers for zeros.
+pub(super) struct Pairs<const PLANES: usize>;
 
 #[expect(unsafe_op_in_unsafe_fn, reason = "the trait's contract is that of the instructions")]
-impl Factors for Pairs {
+impl<const PLANES: usize> Factors for Pairs<PLANES> {
     type S = Avx512;
     const DEPTH: usize = 2;
+    const PLANES: usize = PLANES;
 
     #[inline(always)]
     unsafe fn multiply_add(a: __m512, b: __m512, sums: __m512) -> __m512 {
@@ -34,9 +36,19 @@ impl Factors for Pairs {
     }
 
     #[inline(always)]
-    unsafe fn pack(from: *const f32, n: usize) -> __m512 {
-        let low = Avx512::load_first(from, n.min(16));
-        let high = Avx512::load_first(from.wrapping_add(16), n.saturating_sub(16));
-        transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(high, low))
+    unsafe fn pack(from: *const f32, n: usize, plane: usize, _grid: Grid) -> __m512 {
+        let mut first = Avx512::load_first(from, n.min(16));
+        let mut second = Avx512::load_first(from.wrapping_add(16), n.saturating_sub(16));
+        if plane > 0 {
+            (first, second) = (rest(first), rest(second));
+        }
+        transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(second, first))
     }
+}
+
+/// What rounding to bf16 takes off, exactly.
+#[inline(always)]
+unsafe fn rest(numbers: __m512) -> __m512 {
+    // SAFETY: the caller has AVX-512 BF16.
+    unsafe { _mm512_sub_ps(numbers, _mm512_cvtpbh_ps(_mm512_cvtneps_pbh(numbers))) }
 }

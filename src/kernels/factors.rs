@@ -1,7 +1,11 @@
-//! What a product multiplies: float32 numbers as they are, or rounded to bf16. Sums are float32 always.
+//! What a product multiplies: float32 numbers as they are, bf16 numbers that they are rounded to or split into, or
+//! integers of eight bits.
 
-use super::product::MAX_LANES;
+use super::peak;
+use super::product::{self, MAX_LANES, PLANE_STRIDE};
+use super::quantization::Grid;
 use super::simd::Simd;
+use super::Level;
 use core::marker::PhantomData;
 
 /// The arithmetic of a linear layer's product.
@@ -9,20 +13,46 @@ use core::marker::PhantomData;
 pub enum Precision {
     /// Float32 factors.
     F32,
+    /// Each factor the sum of two bf16 numbers, a high and a low part; the products of the two low parts, the smallest, are
+    /// left out. Sums are float32.
+    Bf16x3,
     /// Factors rounded to bf16, to the nearest, ties to even; the products are added up in float32.
     Bf16,
+    /// Eight-bit integers, the weights on a grid of their own for each output, x for each row; sums are 32-bit integers.
+    Int8,
+}
+
+impl Precision {
+    /// All, the most exact first.
+    pub const ALL: [Precision; 4] = [Precision::F32, Precision::Bf16x3, Precision::Bf16, Precision::Int8];
+
+    /// The fastest on a level with which logits agree with those of float32 to four decimal places.
+    pub fn exact_on(level: Level) -> Precision {
+        match level {
+            Level::Amx => Precision::Bf16x3,
+            _ => Precision::F32,
+        }
+    }
 }
 
 /// How the factors of a product stand in the lanes of a register, and how registers of them are multiplied.
 ///
-/// A packed lane is 32 bits wide and is moved about as a float32, whatever it holds.
+/// A packed lane is 32 bits wide and is moved about as a float32, whatever it holds. So is a sum.
 ///
 /// # Safety
 /// As for [`Simd`], with the features of this type.
 pub(super) trait Factors {
     type S: Simd;
     /// Numbers along k in one lane.
-    const DEPTH: usize;
+    const DEPTH: usize = 1;
+    /// Parts of which a number consists, each packed into lanes of its own.
+    const PLANES: usize = 1;
+    /// Rows of a tile of the product.
+    const TILE_ROWS: usize = Self::S::TILE_ROWS;
+    /// The rows of a tile that are read and written in any case, whatever they hold, are a multiple of this.
+    const ROW_GRANULE: usize = 1;
+    /// Whether a number is packed by its place on a [`Grid`], and sums are those of places.
+    const ON_GRID: bool = false;
 
     /// The lanes' products, added to `sums`.
     unsafe fn multiply_add(
@@ -31,23 +61,92 @@ pub(super) trait Factors {
         sums: <Self::S as Simd>::V,
     ) -> <Self::S as Simd>::V;
 
-    /// A packed register of the first `n` numbers from memory, n ≤ LANES · DEPTH; zeros behind them.
-    unsafe fn pack(from: *const f32, n: usize) -> <Self::S as Simd>::V;
-
-    /// Packs LANES rows of LANES · DEPTH numbers and writes their lanes' columns as rows, as [`Simd::transpose`] does.
+    /// The sum of two sums.
     #[inline(always)]
-    unsafe fn pack_transposed(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+    unsafe fn add(a: <Self::S as Simd>::V, b: <Self::S as Simd>::V) -> <Self::S as Simd>::V {
+        // SAFETY: the caller's contract.
+        unsafe { Self::S::add(a, b) }
+    }
+
+    /// A packed register of part `plane` of the first `n` numbers from memory, n ≤ LANES · DEPTH; zeros behind them.
+    unsafe fn pack(from: *const f32, n: usize, plane: usize, grid: Grid) -> <Self::S as Simd>::V;
+
+    /// Packs LANES rows of LANES · DEPTH numbers, each row on its grid, and writes their lanes' columns as rows, as
+    /// [`Simd::transpose`] does.
+    #[inline(always)]
+    unsafe fn pack_transposed(
+        from: *const f32,
+        from_stride: usize,
+        plane: usize,
+        grids: impl Fn(usize) -> Grid,
+        to: *mut f32,
+        to_stride: usize,
+    ) {
         let lanes = Self::S::LANES;
         let mut square = [0f32; MAX_LANES * MAX_LANES];
         for row in 0..lanes {
             // SAFETY: the caller's contract; the square has LANES rows of LANES lanes.
             unsafe {
-                let packed = Self::pack(from.add(row * from_stride), lanes * Self::DEPTH);
+                let packed = Self::pack(from.add(row * from_stride), lanes * Self::DEPTH, plane, grids(row));
                 Self::S::store(square.as_mut_ptr().add(row * lanes), packed);
             }
         }
         // SAFETY: as above.
         unsafe { Self::S::transpose(square.as_ptr(), lanes, to, to_stride) }
+    }
+
+    /// What sums of places on a grid are sums of: `zero` is the place of the left factor's 0, `column_sums` are those of
+    /// the right factor's places. Called where [`Factors::ON_GRID`] only.
+    #[inline(always)]
+    unsafe fn without_zero(
+        sums: <Self::S as Simd>::V,
+        zero: f32,
+        column_sums: <Self::S as Simd>::V,
+    ) -> <Self::S as Simd>::V {
+        // SAFETY: the caller's contract.
+        unsafe { Self::S::sub(sums, Self::S::mul(Self::S::splat(zero), column_sums)) }
+    }
+
+    /// Makes the thread ready to multiply tiles, and what [`Factors::end`] undoes.
+    #[inline(always)]
+    unsafe fn begin() {}
+
+    /// Ends what [`Factors::begin`] began.
+    #[inline(always)]
+    unsafe fn end() {}
+
+    /// Multiplies and adds registers that never leave the processor, and gives the number of operations that this was.
+    #[inline(always)]
+    unsafe fn saturate(rounds: usize) -> usize {
+        // SAFETY: the caller's contract.
+        unsafe { peak::of_registers::<Self>(rounds) }
+    }
+
+    /// A tile of the product, all parts of its factors included: see [`product::tile`].
+    ///
+    /// # Safety
+    /// As for [`product::tile`] for every plane, those of A [`PLANE_STRIDE`] apart and those of B `b_plane`; A has rows
+    /// and C has room up to the next multiple of [`Factors::ROW_GRANULE`].
+    #[inline(always)]
+    #[expect(clippy::too_many_arguments, reason = "three operands, each with its strides")]
+    unsafe fn tile(
+        rows: usize,
+        a: *const f32,
+        b: *const f32,
+        b_plane: usize,
+        k: usize,
+        c: *mut f32,
+        c_stride: usize,
+        add: bool,
+    ) {
+        // SAFETY: the caller's contract.
+        unsafe {
+            if Self::PLANES == 2 {
+                product::tile::<Self>(rows, a.add(PLANE_STRIDE), b, k, c, c_stride, add);
+                product::tile::<Self>(rows, a, b.add(b_plane), k, c, c_stride, true);
+            }
+            product::tile::<Self>(rows, a, b, k, c, c_stride, add || Self::PLANES == 2);
+        }
     }
 }
 
@@ -57,7 +156,6 @@ pub(super) struct Whole<S>(PhantomData<S>);
 #[expect(unsafe_op_in_unsafe_fn, reason = "the trait's contract is that of the calls")]
 impl<S: Simd> Factors for Whole<S> {
     type S = S;
-    const DEPTH: usize = 1;
 
     #[inline(always)]
     unsafe fn multiply_add(a: S::V, b: S::V, sums: S::V) -> S::V {
@@ -65,24 +163,31 @@ impl<S: Simd> Factors for Whole<S> {
     }
 
     #[inline(always)]
-    unsafe fn pack(from: *const f32, n: usize) -> S::V {
+    unsafe fn pack(from: *const f32, n: usize, _plane: usize, _grid: Grid) -> S::V {
         S::load_first(from, n)
     }
 
     #[inline(always)]
-    unsafe fn pack_transposed(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+    unsafe fn pack_transposed(
+        from: *const f32,
+        from_stride: usize,
+        _plane: usize,
+        _grids: impl Fn(usize) -> Grid,
+        to: *mut f32,
+        to_stride: usize,
+    ) {
         S::transpose(from, from_stride, to, to_stride)
     }
 }
 
-/// Factors rounded to bf16 that stay float32 numbers, for processors that cannot multiply bf16: the same factors, and no
-/// faster than float32.
-pub(super) struct Rounded<S>(PhantomData<S>);
+/// Factors rounded to one bf16 number or split into two, which stay float32 numbers, for processors that cannot multiply
+/// bf16: the same factors, and no faster than float32.
+pub(super) struct Rounded<S, const PLANES: usize>(PhantomData<S>);
 
 #[expect(unsafe_op_in_unsafe_fn, reason = "the trait's contract is that of the calls")]
-impl<S: Simd> Factors for Rounded<S> {
+impl<S: Simd, const PLANES: usize> Factors for Rounded<S, PLANES> {
     type S = S;
-    const DEPTH: usize = 1;
+    const PLANES: usize = PLANES;
 
     #[inline(always)]
     unsafe fn multiply_add(a: S::V, b: S::V, sums: S::V) -> S::V {
@@ -90,11 +195,48 @@ impl<S: Simd> Factors for Rounded<S> {
     }
 
     #[inline(always)]
-    unsafe fn pack(from: *const f32, n: usize) -> S::V {
-        let mut lanes = [0f32; MAX_LANES];
+    unsafe fn pack(from: *const f32, n: usize, plane: usize, _grid: Grid) -> S::V {
+        map::<S>(from, n, |x| {
+            let high = round_to_bf16(x);
+            if plane == 0 {
+                high
+            } else {
+                round_to_bf16(x - high)
+            }
+        })
+    }
+}
+
+/// Places on a grid that stay float32 numbers, for processors that cannot multiply eight-bit integers: the same places,
+/// and no faster than float32. A sum beyond 2^24 is rounded.
+pub(super) struct Placed<S>(PhantomData<S>);
+
+#[expect(unsafe_op_in_unsafe_fn, reason = "the trait's contract is that of the calls")]
+impl<S: Simd> Factors for Placed<S> {
+    type S = S;
+    const ON_GRID: bool = true;
+
+    #[inline(always)]
+    unsafe fn multiply_add(a: S::V, b: S::V, sums: S::V) -> S::V {
+        S::mul_add(a, b, sums)
+    }
+
+    #[inline(always)]
+    unsafe fn pack(from: *const f32, n: usize, _plane: usize, grid: Grid) -> S::V {
+        // Zeros behind the numbers meet zeros in the other factor.
+        grid.places::<S>(S::load_first(from, n))
+    }
+}
+
+/// A register of the first `n` numbers from memory, each through `f`.
+#[inline(always)]
+unsafe fn map<S: Simd>(from: *const f32, n: usize, f: impl Fn(f32) -> f32) -> S::V {
+    let mut lanes = [0f32; MAX_LANES];
+    // SAFETY: the caller's contract; the lanes are as many as a register has or more.
+    unsafe {
         S::store(lanes.as_mut_ptr(), S::load_first(from, n));
         for lane in &mut lanes {
-            *lane = round_to_bf16(*lane);
+            *lane = f(*lane);
         }
         S::load(lanes.as_ptr())
     }

@@ -1,22 +1,25 @@
 //! The linear layer, y = act(x · Wᵀ + b) + residual.
 //!
-//! The weights stay where they are and as they are, row-major (out, in), in a mapped file for instance. A few panels'
+//! Weights may stay where they are and as they are, row-major (out, in), in a mapped file for instance. A few panels'
 //! worth of their rows is turned into the layout that the product reads as it goes, in each call: a third of a cycle for
-//! each weight, where a row of x costs a sixteenth (AVX-512). That is a tenth of the time at 50 rows and a fiftieth at
-//! 250; in return there is no second copy of the model in memory, and no wait for one to be made.
+//! each weight, where a row of x costs a sixteenth (AVX-512, float32). That is a tenth of the time at 50 rows and a
+//! fiftieth at 250; in return there is no second copy of the model in memory, and no wait for one to be made. Weights that
+//! are narrower than float32 once packed, and are multiplied faster, are better packed once: see `weight.rs`.
 
 use super::factors::{Factors, Precision};
-use super::product::{k_blocks, pack_columns, pack_rows, row_tiles, tile, PANEL_BLOCK, ROW_STRIDE};
+use super::product::{pack_rows, row_tiles, PANEL_BLOCK, ROW_STRIDE};
+use super::quantization::Grid;
 use super::scratch::Loan;
 use super::simd::Simd;
+use super::weight::{pack_block, PackedLayout, PackedWeight, Weight};
 use super::{Activation, Kernel, Level, Parallelism, ProductKernel};
 use core::ops::Range;
 
 /// The weights of a layer, and what follows the product.
 #[derive(Clone, Copy)]
 pub struct Linear<'a> {
-    /// (out, in), row-major.
-    pub weight: &'a [f32],
+    /// (out, in)
+    pub weight: Weight<'a>,
     /// (out)
     pub bias: &'a [f32],
     /// Applied to the biased sums.
@@ -35,18 +38,44 @@ const ROWS_OF_A_TASK: usize = 64;
 /// A cache line.
 const FLOATS_OF_LINE: usize = 16;
 
+impl Linear<'_> {
+    /// Numbers of a row of x.
+    ///
+    /// # Panics
+    /// Where the weights do not fit the bias, or packed ones the level or the precision.
+    pub fn in_dim(&self, level: Level) -> usize {
+        let out = self.bias.len();
+        match self.weight {
+            Weight::Stored(weight) => {
+                let k = weight.len() / out.max(1);
+                assert_eq!(weight.len(), out * k, "the weights of a linear layer are (out, in)");
+                k
+            }
+            Weight::Packed(packed) => {
+                let fits = (packed.out, packed.level, packed.precision) == (out, level, self.precision);
+                assert!(fits, "the weights of a linear layer are packed for it");
+                packed.k
+            }
+        }
+    }
+}
+
 /// Applies `layer` to `x`, (rows, in), and gives (rows, out); `residual`, of the result's shape, is added at the end.
 ///
 /// # Panics
-/// Where a slice's length disagrees with the others.
+/// Where a slice's length disagrees with the others, or packed weights are for another level or precision.
 pub fn linear(level: Level, parallelism: Parallelism, layer: Linear, x: &[f32], residual: Option<&[f32]>) -> Vec<f32> {
     let out = layer.bias.len();
-    let k = layer.weight.len() / out.max(1);
+    let k = layer.in_dim(level);
     let rows = x.len() / k.max(1);
-    assert_eq!(layer.weight.len(), out * k, "the weights of a linear layer are (out, in)");
     assert_eq!(x.len(), rows * k, "the operand of a linear layer is (rows, in)");
     assert!(residual.is_none_or(|residual| residual.len() == rows * out), "the residual has the shape of the result");
     assert!(level.is_supported(), "the processor has no {level}");
+    if let (Precision::Int8, Weight::Stored(weight)) = (layer.precision, layer.weight) {
+        // An output's grid depends on all of its weights.
+        let packed = PackedWeight::new(level, layer.precision, out, weight);
+        return linear(level, parallelism, Linear { weight: Weight::Packed(&packed), ..layer }, x, residual);
+    }
     let mut y = Vec::with_capacity(rows * out);
     if rows > 0 && out > 0 {
         let product =
@@ -54,8 +83,8 @@ pub fn linear(level: Level, parallelism: Parallelism, layer: Linear, x: &[f32], 
         // SAFETY: the level is supported; the pointers are those of slices whose lengths were checked above, and of
         // `y` with room for the result; they outlive the call.
         unsafe {
-            match (level, layer.precision) {
-                (Level::Portable, Precision::F32) => product.run_unpacked(parallelism),
+            match (level, layer.precision, layer.weight) {
+                (Level::Portable, Precision::F32, Weight::Stored(weight)) => product.run_unpacked(weight, parallelism),
                 _ => product.run_packed(level, parallelism),
             }
         }
@@ -90,14 +119,18 @@ impl Product<'_> {
     /// The processor supports the level; the pointers are valid for the shapes.
     unsafe fn run_packed(&self, level: Level, parallelism: Parallelism) {
         let Product { out, layer, .. } = *self;
-        let precision = layer.precision;
-        let panels = out.div_ceil(level.panel_columns());
-        let width = panels_of_a_task(panels, parallelism) * level.panel_columns();
-        let blocks = k_blocks(self.k.div_ceil(level.depth(precision))).len();
+        let layout = PackedLayout::new(level, layer.precision);
+        let panels = out.div_ceil(layout.panel_columns);
+        let width = panels_of_a_task(panels, parallelism) * layout.panel_columns;
         let mut call = Loan::for_call();
-        for Range { start: first, end } in row_tiles(self.rows, MOST_ROWS) {
+        for Range { start: first, end } in row_tiles(self.rows, MOST_ROWS, 1) {
             let rows = end - first;
-            let packed = Packed { lanes: call.rows.reserve(blocks * rows * ROW_STRIDE) };
+            let room = rows.next_multiple_of(layout.row_granule);
+            let packed = PackedRows {
+                room,
+                lanes: call.rows.reserve(layout.blocks(self.k).len() * room * ROW_STRIDE),
+                grids: call.grids.reserve(2 * rows),
+            };
             // SAFETY: the rows from `first` on lie inside the operands.
             let product = unsafe {
                 let residual = self.residual.map(|residual| residual.add(first * out));
@@ -106,12 +139,12 @@ impl Product<'_> {
             parallelism.for_each(rows.div_ceil(ROWS_OF_A_TASK), |task| {
                 let rows = task * ROWS_OF_A_TASK..((task + 1) * ROWS_OF_A_TASK).min(rows);
                 // SAFETY: the caller's contract; `packed` has room for each block's rows; each task packs its own.
-                unsafe { level.run_product(precision, Rows { product: &product, packed: &packed, rows }) }
+                unsafe { level.run_product(layer.precision, Rows { product: &product, packed: &packed, rows }) }
             });
             parallelism.for_each(out.div_ceil(width), |task| {
                 let columns = task * width..((task + 1) * width).min(out);
                 // SAFETY: the caller's contract; `packed` holds all rows; each task writes columns of its own.
-                unsafe { level.run_product(precision, Panels { product: &product, packed: &packed, columns }) }
+                unsafe { level.run_product(layer.precision, Panels { product: &product, packed: &packed, columns }) }
             });
         }
     }
@@ -120,14 +153,14 @@ impl Product<'_> {
     ///
     /// # Safety
     /// The pointers are valid for the shapes.
-    unsafe fn run_unpacked(&self, parallelism: Parallelism) {
-        let Product { rows, k, out, x, layer, y, .. } = *self;
+    unsafe fn run_unpacked(&self, weight: &[f32], parallelism: Parallelism) {
+        let Product { rows, k, out, x, y, .. } = *self;
         let threads = match parallelism {
             Parallelism::Single => gemm::Parallelism::None,
             Parallelism::Pool => gemm::Parallelism::Rayon(0),
         };
         let (k_stride, out_stride) = (k as isize, out as isize);
-        let weight = layer.weight.as_ptr();
+        let weight = weight.as_ptr();
         // SAFETY: the shapes and strides are those of (rows, out), (rows, k) and of the transpose of (out, k).
         unsafe {
             gemm::gemm(
@@ -151,10 +184,14 @@ struct Finish<'a> {
 impl Kernel for Finish<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        // SAFETY: the caller's contract.
-        unsafe {
-            let sums = self.product.y.add(self.row * self.product.out);
-            self.product.finish_row::<S>(self.row, 0..self.product.out, sums);
+        let out = self.product.out;
+        for column in (0..out).step_by(S::LANES) {
+            let n = (out - column).min(S::LANES);
+            // SAFETY: the caller's contract.
+            unsafe {
+                let sum = S::load_first(self.product.y.add(self.row * out + column), n);
+                self.product.finish::<S>(self.row, column, n, sum);
+            }
         }
     }
 }
@@ -169,66 +206,106 @@ fn panels_of_a_task(panels: usize, parallelism: Parallelism) -> usize {
 }
 
 /// The packed rows of a product: for each block of k, all rows [`ROW_STRIDE`] apart.
-struct Packed {
+struct PackedRows {
+    /// Rows of a block that there is room for.
+    room: usize,
     lanes: *mut f32,
+    /// The step and the place of 0 of each row's grid, where the precision has one.
+    grids: *mut f32,
 }
 
 // SAFETY: tasks write disjoint rows, and read them only when all have been written.
-unsafe impl Sync for Packed {}
+unsafe impl Sync for PackedRows {}
+
+impl PackedRows {
+    /// Where row `row` of block number `i` lies.
+    #[inline(always)]
+    fn row(&self, i: usize, row: usize) -> *mut f32 {
+        self.lanes.wrapping_add((i * self.room + row) * ROW_STRIDE)
+    }
+}
 
 /// Some rows of a product to be packed: a task.
 struct Rows<'a> {
     product: &'a Product<'a>,
-    packed: &'a Packed,
+    packed: &'a PackedRows,
     rows: Range<usize>,
 }
 
 impl ProductKernel for Rows<'_> {
     #[inline(always)]
     unsafe fn run<F: Factors>(self) {
-        let Product { rows, k, x, .. } = *self.product;
-        for (i, block) in k_blocks(k.div_ceil(F::DEPTH)).enumerate() {
-            let numbers = numbers::<F>(&block, k);
+        let Product { k, x, .. } = *self.product;
+        let layout = PackedLayout::of::<F>();
+        let mut grids = [Grid::NONE; ROWS_OF_A_TASK];
+        if F::ON_GRID {
+            for (row, grid) in self.rows.clone().zip(&mut grids) {
+                // SAFETY: the row lies inside x, and its grid's place inside what is packed.
+                unsafe {
+                    *grid = Grid::of_activations::<F::S>(x.add(row * k), k);
+                    self.packed.grids.add(2 * row).write(grid.step);
+                    self.packed.grids.add(2 * row + 1).write(grid.zero);
+                }
+            }
+        }
+        for (i, block) in layout.blocks(k).enumerate() {
+            let numbers = layout.numbers(&block, k);
             // SAFETY: the rows and the block's numbers lie inside x, the rows of the block inside what is packed.
             unsafe {
                 let from = x.add(self.rows.start * k + numbers.start);
-                let to = self.packed.lanes.add((i * rows + self.rows.start) * ROW_STRIDE);
-                pack_rows::<F>(self.rows.len(), numbers.len(), from, k, to);
+                let to = self.packed.row(i, self.rows.start);
+                pack_rows::<F>(self.rows.len(), numbers.len(), from, k, |row| grids[row], to);
             }
         }
     }
 }
 
-/// The numbers along k that the lanes `block` hold.
-#[inline(always)]
-fn numbers<F: Factors>(block: &Range<usize>, k: usize) -> Range<usize> {
-    block.start * F::DEPTH..(block.end * F::DEPTH).min(k)
-}
-
 /// A few neighbouring panels of columns of a product: a task.
 struct Panels<'a> {
     product: &'a Product<'a>,
-    packed: &'a Packed,
+    packed: &'a PackedRows,
     columns: Range<usize>,
+}
+
+/// A block of the panels of a task, and what the thread reads after it.
+struct Block<'a> {
+    /// Its place among the blocks of k.
+    number: usize,
+    /// In lanes.
+    range: Range<usize>,
+    weights: *const f32,
+    /// From one panel to the next, in floats.
+    panel_stride: usize,
+    ahead: &'a Ahead,
 }
 
 impl ProductKernel for Panels<'_> {
     #[inline(always)]
     unsafe fn run<F: Factors>(self) {
-        let panels = self.columns.len().div_ceil(2 * F::S::LANES);
+        let layout = PackedLayout::of::<F>();
+        let panels = self.columns.len().div_ceil(layout.panel_columns);
         let mut task = Loan::for_task();
-        let weights = task.panels.reserve(panels * PANEL_BLOCK);
-        let sums = task.sums.reserve(self.product.rows * panels * 2 * F::S::LANES);
-        let lanes = self.product.k.div_ceil(F::DEPTH);
-        for (i, block) in k_blocks(lanes).enumerate() {
-            // SAFETY: the caller's contract; the buffers have room for `panels` panels and all rows.
-            unsafe {
-                self.pack::<F>(&block, weights);
-                self.multiply::<F>(i, &block, weights, sums);
-                if block.end == lanes {
-                    self.finish::<F>(sums);
-                }
+        let sums = task.sums.reserve(self.packed.room * panels * layout.panel_columns);
+        // SAFETY: the caller's contract; the buffers have room for `panels` panels and all rows; `begin` has its `end`.
+        unsafe {
+            F::begin();
+            for (number, range) in layout.blocks(self.product.k).enumerate() {
+                let ahead = self.next_block(&layout, &range);
+                let (weights, panel_stride) = match self.product.layer.weight {
+                    Weight::Stored(weight) => {
+                        let to = task.panels.reserve(panels * PANEL_BLOCK);
+                        self.pack::<F>(weight, &range, to);
+                        (to.cast_const(), PANEL_BLOCK)
+                    }
+                    Weight::Packed(packed) => {
+                        let panel = packed.panel(&layout, self.columns.start / layout.panel_columns);
+                        (panel.add(layout.block_start(&range)), layout.panel(self.product.k))
+                    }
+                };
+                self.multiply::<F>(Block { number, range, weights, panel_stride, ahead: &ahead }, sums);
             }
+            F::end();
+            self.finish::<F>(sums);
         }
     }
 }
@@ -239,44 +316,47 @@ impl Panels<'_> {
     /// # Safety
     /// That of [`Panels`] as a kernel; `to` is valid for a [`PANEL_BLOCK`] a panel.
     #[inline(always)]
-    unsafe fn pack<F: Factors>(&self, block: &Range<usize>, to: *mut f32) {
-        let Product { k, layer, .. } = *self.product;
-        let numbers = numbers::<F>(block, k);
-        for (panel, first) in self.columns.clone().step_by(2 * F::S::LANES).enumerate() {
-            let columns = (self.columns.end - first).min(2 * F::S::LANES);
+    unsafe fn pack<F: Factors>(&self, weight: &[f32], block: &Range<usize>, to: *mut f32) {
+        let k = self.product.k;
+        let layout = PackedLayout::of::<F>();
+        for (panel, first) in self.columns.clone().step_by(layout.panel_columns).enumerate() {
+            let columns = (self.columns.end - first).min(layout.panel_columns);
             // SAFETY: the columns are rows of the weights, the block a range of their k.
             unsafe {
-                let weight = layer.weight.as_ptr().add(first * k + numbers.start);
-                pack_columns::<F>(columns, numbers.len(), weight, k, to.add(panel * PANEL_BLOCK));
+                let rows = weight.as_ptr().add(first * k);
+                let to = to.add(panel * PANEL_BLOCK);
+                pack_block::<F>(columns, layout.numbers(block, k), rows, k, |_| Grid::NONE, to);
             }
         }
     }
 
-    /// Adds the products of block number `i` to the sums. A tile of x is multiplied by all panels before the next tile,
-    /// which is fetched meanwhile, as is the next block of weights.
+    /// Adds a block's products to the sums. A tile of x is multiplied by all panels before the next tile, which is fetched
+    /// meanwhile, as is the next block of weights.
     ///
     /// # Safety
-    /// That of [`Panels`] as a kernel; `weights` holds the block, and `sums` has room for all rows.
+    /// That of [`Panels`] as a kernel; `block` is one of the panels, and `sums` has room for all rows.
     #[inline(always)]
-    unsafe fn multiply<F: Factors>(&self, i: usize, block: &Range<usize>, weights: *const f32, sums: *mut f32) {
-        let rows = self.product.rows;
-        let panels = self.columns.len().div_ceil(2 * F::S::LANES);
-        let stride = panels * 2 * F::S::LANES;
-        let tiles = row_tiles(rows, F::S::TILE_ROWS);
-        let weights_ahead = self.next_block::<F>(block);
+    unsafe fn multiply<F: Factors>(&self, block: Block, sums: *mut f32) {
+        let layout = PackedLayout::of::<F>();
+        let panels = self.columns.len().div_ceil(layout.panel_columns);
+        let stride = panels * layout.panel_columns;
+        let tiles = row_tiles(self.product.rows, F::TILE_ROWS, F::ROW_GRANULE);
         let steps = tiles.len() * panels;
+        let plane = layout.block_plane(&block.range);
         for (t, tile_rows) in tiles.enumerate() {
             // SAFETY: block and rows lie inside the packed x; the tile's sums and panels inside the buffers.
             unsafe {
-                let x = self.packed.lanes.cast_const().add((i * rows + tile_rows.start) * ROW_STRIDE);
+                let x = self.packed.row(block.number, tile_rows.start).cast_const();
                 let sums = sums.add(tile_rows.start * stride);
                 let next_rows = x.wrapping_add(tile_rows.len() * ROW_STRIDE);
-                let rows_ahead = Ahead::new(next_rows, ROW_STRIDE, tile_rows.len(), block.len());
+                let rows_ahead = Ahead::new(next_rows, ROW_STRIDE, tile_rows.len(), block.range.len() * F::PLANES);
                 for panel in 0..panels {
                     rows_ahead.prefetch::<F::S>(panel, panels);
-                    weights_ahead.prefetch::<F::S>(t * panels + panel, steps);
-                    let (weights, sums) = (weights.add(panel * PANEL_BLOCK), sums.add(panel * 2 * F::S::LANES));
-                    tile::<F>(tile_rows.len(), x, weights, block.len(), sums, stride, i > 0);
+                    block.ahead.prefetch::<F::S>(t * panels + panel, steps);
+                    let weights = block.weights.add(panel * block.panel_stride);
+                    let sums = sums.add(panel * layout.panel_columns);
+                    let add = block.number > 0;
+                    F::tile(tile_rows.len(), x, weights, plane, block.range.len(), sums, stride, add);
                 }
             }
         }
@@ -289,21 +369,68 @@ impl Panels<'_> {
     #[inline(always)]
     unsafe fn finish<F: Factors>(&self, sums: *const f32) {
         let stride = self.columns.len().next_multiple_of(2 * F::S::LANES);
+        let first = self.columns.start;
         for row in 0..self.product.rows {
-            // SAFETY: the row lies inside the result and the sums.
-            unsafe { self.product.finish_row::<F::S>(row, self.columns.clone(), sums.add(row * stride)) }
+            for column in self.columns.clone().step_by(F::S::LANES) {
+                let n = (self.columns.end - column).min(F::S::LANES);
+                // SAFETY: the row lies inside the result and the sums, as do the columns.
+                unsafe {
+                    let mut sum = F::S::load(sums.add(row * stride + column - first));
+                    if F::ON_GRID {
+                        sum = self.off_grid::<F>(row, column, n, sum);
+                    }
+                    self.product.finish::<F::S>(row, column, n, sum);
+                }
+            }
         }
     }
 
-    /// What is packed after `block`: the next block of k of these columns, or the first of the columns behind them,
-    /// which this thread most likely takes next.
+    /// Sums of places as sums of numbers.
+    ///
+    /// # Safety
+    /// That of [`Panels`] as a kernel; `n` columns from `column` on are columns of the product.
     #[inline(always)]
-    fn next_block<F: Factors>(&self, block: &Range<usize>) -> Ahead {
+    unsafe fn off_grid<F: Factors>(
+        &self,
+        row: usize,
+        column: usize,
+        n: usize,
+        sums: <F::S as Simd>::V,
+    ) -> <F::S as Simd>::V {
+        let Weight::Packed(weight) = self.product.layer.weight else {
+            unreachable!("weights on a grid are packed before the product");
+        };
+        // SAFETY: the caller's contract; every row's grid was written.
+        unsafe {
+            let (step, zero) = (*self.packed.grids.add(2 * row), *self.packed.grids.add(2 * row + 1));
+            let column_sums = F::S::load_first(weight.sums.as_ptr().add(column), n);
+            let steps = F::S::load_first(weight.steps.as_ptr().add(column), n);
+            let places = F::without_zero(sums, zero, column_sums);
+            F::S::mul(F::S::mul(places, steps), F::S::splat(step))
+        }
+    }
+
+    /// What is read after `block`: the next block of k of these columns, or the first of the columns behind them, which this
+    /// thread most likely takes next.
+    #[inline(always)]
+    fn next_block(&self, layout: &PackedLayout, block: &Range<usize>) -> Ahead {
         let Product { k, out, layer, .. } = *self.product;
-        let numbers = numbers::<F>(block, k);
-        let (first, start) = if numbers.end < k { (self.columns.start, numbers.end) } else { (self.columns.end, 0) };
-        let from = layer.weight.as_ptr().wrapping_add(first * k + start);
-        Ahead::new(from, k, self.columns.len().min(out - first), numbers.len())
+        let numbers = layout.numbers(block, k);
+        let is_last = numbers.end == k;
+        let first = if is_last { self.columns.end } else { self.columns.start };
+        let columns = self.columns.len().min(out - first);
+        match layer.weight {
+            Weight::Stored(weight) => {
+                let start = if is_last { 0 } else { numbers.end };
+                Ahead::new(weight.as_ptr().wrapping_add(first * k + start), k, columns, numbers.len())
+            }
+            Weight::Packed(packed) => {
+                let start = if is_last { 0 } else { layout.block_start(&(block.end..block.end)) };
+                let from = packed.panel(layout, first / layout.panel_columns).wrapping_add(start);
+                let panels = columns.div_ceil(layout.panel_columns);
+                Ahead::new(from, layout.panel(k), panels, layout.block_plane(block) * layout.planes)
+            }
+        }
     }
 }
 
@@ -327,34 +454,35 @@ impl Ahead {
     /// Fetches the share of step `step` of `steps`.
     #[inline(always)]
     unsafe fn prefetch<S: Simd>(&self, step: usize, steps: usize) {
-        for row in self.rows * step / steps..self.rows * (step + 1) / steps {
-            for line in 0..self.lines {
-                // SAFETY: a prefetch may be of any address.
-                unsafe { S::prefetch(self.from.wrapping_add(row * self.stride + line * FLOATS_OF_LINE)) }
+        let all = self.rows * self.lines;
+        let (first, end) = (all * step / steps, all * (step + 1) / steps);
+        let (mut row, mut line) = (first / self.lines.max(1), first % self.lines.max(1));
+        for _ in first..end {
+            // SAFETY: a prefetch may be of any address.
+            unsafe { S::prefetch(self.from.wrapping_add(row * self.stride + line * FLOATS_OF_LINE)) }
+            line += 1;
+            if line == self.lines {
+                (row, line) = (row + 1, 0);
             }
         }
     }
 }
 
 impl Product<'_> {
-    /// Takes the final sums of some columns of a row to the result.
+    /// Takes the final sums of `n` columns of a row to the result.
     ///
     /// # Safety
-    /// The processor has the features of `S`; row and columns lie inside the result; `sums` holds the columns' sums.
+    /// The processor has the features of `S`; row and columns lie inside the result.
     #[inline(always)]
-    unsafe fn finish_row<S: Simd>(&self, row: usize, columns: Range<usize>, sums: *const f32) {
-        for column in columns.clone().step_by(S::LANES) {
-            let n = (columns.end - column).min(S::LANES);
-            // SAFETY: the caller's contract.
-            unsafe {
-                let sum = S::load_first(sums.add(column - columns.start), n);
-                let bias = S::load_first(self.layer.bias.as_ptr().add(column), n);
-                let mut v = self.layer.activation.apply::<S>(S::add(sum, bias));
-                if let Some(residual) = self.residual {
-                    v = S::add(v, S::load_first(residual.add(row * self.out + column), n));
-                }
-                S::store_first(self.y.add(row * self.out + column), v, n);
+    unsafe fn finish<S: Simd>(&self, row: usize, column: usize, n: usize, sums: S::V) {
+        // SAFETY: the caller's contract.
+        unsafe {
+            let bias = S::load_first(self.layer.bias.as_ptr().add(column), n);
+            let mut v = self.layer.activation.apply::<S>(S::add(sums, bias));
+            if let Some(residual) = self.residual {
+                v = S::add(v, S::load_first(residual.add(row * self.out + column), n));
             }
+            S::store_first(self.y.add(row * self.out + column), v, n);
         }
     }
 }
@@ -368,32 +496,72 @@ mod tests {
     /// Sums of float32 products in blocks: a few roundings of 6e-8 of the terms' magnitude.
     const TOLERANCE: f64 = 4e-7;
 
-    const PRECISIONS: [Precision; 2] = [Precision::F32, Precision::Bf16];
-
-    /// What a product of that precision multiplies.
-    fn factors(numbers: &[f32], precision: Precision) -> Vec<f32> {
+    /// What a product of that precision gives, and the size of each element's terms.
+    fn truth(x: &[f32], weight: &[f32], bias: &[f32], precision: Precision) -> (Vec<f64>, Vec<f64>) {
+        let k = weight.len() / bias.len();
+        let high = |numbers: &[f32]| numbers.iter().map(|&x| round_to_bf16(x)).collect::<Vec<f32>>();
+        let low = |numbers: &[f32]| numbers.iter().map(|&x| round_to_bf16(x - round_to_bf16(x))).collect::<Vec<f32>>();
         match precision {
-            Precision::F32 => numbers.to_vec(),
-            Precision::Bf16 => numbers.iter().map(|&x| round_to_bf16(x)).collect(),
+            Precision::F32 => reference::linear(x, weight, bias),
+            Precision::Bf16 => reference::linear(&high(x), &high(weight), bias),
+            Precision::Bf16x3 => {
+                let no_bias = vec![0.0; bias.len()];
+                let (mut truth, size) = reference::linear(&high(x), &high(weight), bias);
+                for (x, weight) in [(high(x), low(weight)), (low(x), high(weight))] {
+                    let more = reference::linear(&x, &weight, &no_bias).0;
+                    truth.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+                }
+                (truth, size)
+            }
+            Precision::Int8 => {
+                reference::linear(&reference::on_grids(x, k, 255), &reference::on_grids(weight, k, 127), bias)
+            }
         }
     }
 
     fn check(random: &mut Random, rows: usize, k: usize, out: usize, scale: f32) {
         let (x, weight) = (random.floats(rows * k, scale), random.floats(out * k, 1.0));
         let (bias, residual) = (random.floats(out, scale), random.floats(rows * out, scale));
-        for precision in PRECISIONS {
-            let (mut truth, mut size) = reference::linear(&factors(&x, precision), &factors(&weight, precision), &bias);
+        for precision in Precision::ALL {
+            let (mut truth, mut size) = truth(&x, &weight, &bias, precision);
             for ((truth, size), &residual) in truth.iter_mut().zip(&mut size).zip(&residual) {
                 *truth += f64::from(residual);
                 *size += f64::from(residual).abs();
             }
-            let layer = Linear { weight: &weight, bias: &bias, activation: Activation::Identity, precision };
+            let layer =
+                Linear { weight: Weight::Stored(&weight), bias: &bias, activation: Activation::Identity, precision };
             for level in levels() {
                 let what = format!("{level}, {precision:?}, {rows} rows, {k} to {out}");
                 let y = linear(level, Parallelism::Single, layer, &x, Some(&residual));
                 assert_close(&y, &truth, &size, TOLERANCE, &what);
                 assert_eq!(linear(level, Parallelism::Pool, layer, &x, Some(&residual)), y, "{what}, in parallel");
+                if (level, precision) == (Level::Portable, Precision::F32) {
+                    // Stored weights go through the gemm crate there.
+                    continue;
+                }
+                let packed = PackedWeight::new(level, precision, out, &weight);
+                let layer = Linear { weight: Weight::Packed(&packed), ..layer };
+                assert_eq!(linear(level, Parallelism::Single, layer, &x, Some(&residual)), y, "{what}, packed");
             }
+        }
+    }
+
+    #[test]
+    fn three_products_of_bf16_come_near_to_that_of_float32() {
+        let mut random = Random::new(6);
+        let (rows, k, out) = (7, 500, 40);
+        let (x, weight, bias) = (random.floats(rows * k, 1.0), random.floats(out * k, 1.0), vec![0.0; out]);
+        let (truth, size) = reference::linear(&x, &weight, &bias);
+        for level in levels() {
+            let layer = Linear {
+                weight: Weight::Stored(&weight),
+                bias: &bias,
+                activation: Activation::Identity,
+                precision: Precision::Bf16x3,
+            };
+            let y = linear(level, Parallelism::Single, layer, &x, None);
+            // Each factor is off by 2^-18 of itself at most, and the product of two low parts is 2^-18 of the whole.
+            assert_close(&y, &truth, &size, 3.0 / f64::from(1 << 18), &level.to_string());
         }
     }
 
@@ -432,8 +600,12 @@ mod tests {
         let (truth, _) = reference::linear(&x, &weight, &bias);
         let one_bit = vec![f64::from(f32::from_bits(1)); truth.len()];
         for level in levels() {
-            let layer =
-                Linear { weight: &weight, bias: &bias, activation: Activation::Identity, precision: Precision::F32 };
+            let layer = Linear {
+                weight: Weight::Stored(&weight),
+                bias: &bias,
+                activation: Activation::Identity,
+                precision: Precision::F32,
+            };
             let y = linear(level, Parallelism::Single, layer, &x, None);
             assert_close(&y, &truth, &one_bit, 20.0, &level.to_string());
         }
@@ -445,8 +617,9 @@ mod tests {
         let (k, out) = (50, 37);
         let (weight, bias) = (random.floats(out * k, 1.0), random.floats(out, 1.0));
         let mut x = random.floats(17 * k, 1.0);
-        for (level, precision) in levels().flat_map(|level| PRECISIONS.map(|precision| (level, precision))) {
-            let layer = Linear { weight: &weight, bias: &bias, activation: Activation::Gelu, precision };
+        for (level, precision) in levels().flat_map(|level| Precision::ALL.map(|precision| (level, precision))) {
+            let layer =
+                Linear { weight: Weight::Stored(&weight), bias: &bias, activation: Activation::Gelu, precision };
             let clean = linear(level, Parallelism::Single, layer, &x, None);
             x[3 * k + 5] = f32::NEG_INFINITY;
             x[16 * k + 49] = f32::NAN;
@@ -469,12 +642,13 @@ mod tests {
         let mut random = Random::new(5);
         let (rows, k, out) = (61, 401, 70);
         let (x, weight, bias) = (random.floats(rows * k, 1.0), random.floats(out * k, 1.0), random.floats(out, 1.0));
-        for (level, precision) in levels().flat_map(|level| PRECISIONS.map(|precision| (level, precision))) {
+        for (level, precision) in levels().flat_map(|level| Precision::ALL.map(|precision| (level, precision))) {
             if (level, precision) == (Level::Portable, Precision::F32) {
                 // The gemm crate has several ways to sum, and takes its choice by the number of rows.
                 continue;
             }
-            let layer = Linear { weight: &weight, bias: &bias, activation: Activation::Gelu, precision };
+            let layer =
+                Linear { weight: Weight::Stored(&weight), bias: &bias, activation: Activation::Gelu, precision };
             let batch = linear(level, Parallelism::Single, layer, &x, None);
             for (first, last) in [(0, 1), (60, 61), (3, 18), (7, 36)] {
                 let part = linear(level, Parallelism::Single, layer, &x[first * k..last * k], None);
@@ -487,7 +661,7 @@ mod tests {
     fn nothing_gives_nothing() {
         for level in levels() {
             let layer = Linear {
-                weight: &[1.0; 6],
+                weight: Weight::Stored(&[1.0; 6]),
                 bias: &[0.0; 2],
                 activation: Activation::Identity,
                 precision: Precision::F32,

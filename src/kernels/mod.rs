@@ -7,6 +7,8 @@
 //! crate's, keeps to that within float32's roundings.
 
 mod activation;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -14,6 +16,8 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512_bf16;
+#[cfg(target_arch = "x86_64")]
+mod avx512_vnni;
 mod factors;
 mod layer_norm;
 mod linear;
@@ -21,21 +25,24 @@ mod parallelism;
 pub mod peak;
 mod portable;
 mod product;
+mod quantization;
 #[cfg(test)]
 mod reference;
 mod scratch;
 mod simd;
+mod weight;
 
 pub use activation::Activation;
 pub use attention::{attention, Attention};
 pub use factors::Precision;
-use factors::{Factors, Rounded, Whole};
+use factors::{Factors, Placed, Rounded, Whole};
 pub use layer_norm::{layer_norm, LayerNorm};
 pub use linear::{linear, Linear};
 pub use parallelism::Parallelism;
 use simd::Simd;
 use std::fmt;
 use std::str::FromStr;
+pub use weight::{PackedWeight, Weight};
 
 /// Work that is generic over the instruction set.
 trait Kernel {
@@ -55,25 +62,21 @@ trait ProductKernel {
     unsafe fn run<F: Factors>(self);
 }
 
-/// A [`ProductKernel`] with float32 factors.
-struct OfWhole<K>(K);
+/// A [`ProductKernel`] with factors that every instruction set has.
+struct OfPrecision<K>(Precision, K);
 
-impl<K: ProductKernel> Kernel for OfWhole<K> {
+impl<K: ProductKernel> Kernel for OfPrecision<K> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         // SAFETY: the caller's contract.
-        unsafe { self.0.run::<Whole<S>>() }
-    }
-}
-
-/// A [`ProductKernel`] with factors rounded to bf16.
-struct OfRounded<K>(K);
-
-impl<K: ProductKernel> Kernel for OfRounded<K> {
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        // SAFETY: the caller's contract.
-        unsafe { self.0.run::<Rounded<S>>() }
+        unsafe {
+            match self.0 {
+                Precision::F32 => self.1.run::<Whole<S>>(),
+                Precision::Bf16x3 => self.1.run::<Rounded<S, 2>>(),
+                Precision::Bf16 => self.1.run::<Rounded<S, 1>>(),
+                Precision::Int8 => self.1.run::<Placed<S>>(),
+            }
+        }
     }
 }
 
@@ -86,17 +89,22 @@ pub enum Level {
     Avx2,
     /// AVX-512 F, BW, DQ and VL: registers of 16.
     Avx512,
-    /// AVX-512 with BF16, which multiplies two bf16 numbers in the time of one float32 number.
+    /// AVX-512 with VNNI, which multiplies four eight-bit integers in the time of one float32 number.
+    Avx512Vnni,
+    /// And with BF16, which multiplies two bf16 numbers in that time.
     Avx512Bf16,
+    /// And with AMX, which multiplies 16 bf16 numbers or 32 eight-bit integers in that time.
+    Amx,
 }
 
 impl Level {
     /// Every level, in ascending order.
-    pub const ALL: [Level; 4] = [Level::Portable, Level::Avx2, Level::Avx512, Level::Avx512Bf16];
+    pub const ALL: [Level; 6] =
+        [Level::Portable, Level::Avx2, Level::Avx512, Level::Avx512Vnni, Level::Avx512Bf16, Level::Amx];
 
     /// The best that this processor runs.
     pub fn detect() -> Level {
-        Level::best_up_to(Level::Avx512Bf16)
+        Level::best_up_to(Level::Amx)
     }
 
     /// The best up to `cap` that this processor runs.
@@ -120,20 +128,13 @@ impl Level {
                     && Level::Avx2.is_supported()
             }
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512Bf16 => is_x86_feature_detected!("avx512bf16") && Level::Avx512.is_supported(),
+            Level::Avx512Vnni => is_x86_feature_detected!("avx512vnni") && Level::Avx512.is_supported(),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512Bf16 => is_x86_feature_detected!("avx512bf16") && Level::Avx512Vnni.is_supported(),
+            #[cfg(target_arch = "x86_64")]
+            Level::Amx => Level::Avx512Bf16.is_supported() && amx::is_supported(),
             #[cfg(not(target_arch = "x86_64"))]
             _ => false,
-        }
-    }
-
-    /// Columns of a panel of a matrix product: two registers.
-    fn panel_columns(self) -> usize {
-        match self {
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => 2 * avx2::Avx2::LANES,
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 | Level::Avx512Bf16 => 2 * avx512::Avx512::LANES,
-            _ => 2 * portable::Portable::LANES,
         }
     }
 
@@ -149,17 +150,8 @@ impl Level {
             Level::Avx2 => unsafe { avx2::run(kernel) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the caller's contract.
-            Level::Avx512 | Level::Avx512Bf16 => unsafe { avx512::run(kernel) },
+            Level::Avx512 | Level::Avx512Vnni | Level::Avx512Bf16 | Level::Amx => unsafe { avx512::run(kernel) },
             _ => portable::run(kernel),
-        }
-    }
-
-    /// Numbers along k that a packed lane of a product holds on this level.
-    fn depth(self, precision: Precision) -> usize {
-        match (self, precision) {
-            #[cfg(target_arch = "x86_64")]
-            (Level::Avx512Bf16, Precision::Bf16) => avx512_bf16::Pairs::DEPTH,
-            _ => 1,
         }
     }
 
@@ -169,14 +161,27 @@ impl Level {
     /// As for [`Level::run`].
     unsafe fn run_product<K: ProductKernel>(self, precision: Precision, kernel: K) {
         debug_assert!(self.is_supported());
-        match (self, precision) {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: the caller's contract.
-            (Level::Avx512Bf16, Precision::Bf16) => unsafe { avx512_bf16::run_product(kernel) },
-            // SAFETY: the caller's contract.
-            (_, Precision::F32) => unsafe { self.run(OfWhole(kernel)) },
-            // SAFETY: the caller's contract.
-            (_, Precision::Bf16) => unsafe { self.run(OfRounded(kernel)) },
+        #[cfg(target_arch = "x86_64")]
+        use {amx::Tiles, avx512_bf16::Pairs, avx512_vnni::Quads};
+        // SAFETY: the caller's contract; the levels from AVX-512 on have all that those before them have.
+        unsafe {
+            match (self, precision) {
+                #[cfg(target_arch = "x86_64")]
+                (Level::Amx, Precision::Bf16x3) => avx512_bf16::run_product::<Tiles<Pairs<2>>, K>(kernel),
+                #[cfg(target_arch = "x86_64")]
+                (Level::Amx, Precision::Bf16) => avx512_bf16::run_product::<Tiles<Pairs<1>>, K>(kernel),
+                #[cfg(target_arch = "x86_64")]
+                (Level::Amx, Precision::Int8) => avx512_vnni::run_product::<Tiles<Quads>, K>(kernel),
+                #[cfg(target_arch = "x86_64")]
+                (Level::Avx512Bf16, Precision::Bf16x3) => avx512_bf16::run_product::<Pairs<2>, K>(kernel),
+                #[cfg(target_arch = "x86_64")]
+                (Level::Avx512Bf16, Precision::Bf16) => avx512_bf16::run_product::<Pairs<1>, K>(kernel),
+                #[cfg(target_arch = "x86_64")]
+                (Level::Avx512Vnni | Level::Avx512Bf16, Precision::Int8) => {
+                    avx512_vnni::run_product::<Quads, K>(kernel)
+                }
+                _ => self.run(OfPrecision(precision, kernel)),
+            }
         }
     }
 }
@@ -187,7 +192,9 @@ impl fmt::Display for Level {
             Level::Portable => "portable",
             Level::Avx2 => "avx2",
             Level::Avx512 => "avx512",
+            Level::Avx512Vnni => "avx512vnni",
             Level::Avx512Bf16 => "avx512bf16",
+            Level::Amx => "amx",
         })
     }
 }
@@ -196,10 +203,10 @@ impl FromStr for Level {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        Level::ALL
-            .into_iter()
-            .find(|level| level.to_string() == text)
-            .ok_or_else(|| format!("{text}: no such level of CPU kernels, choose portable, avx2, avx512 or avx512bf16"))
+        Level::ALL.into_iter().find(|level| level.to_string() == text).ok_or_else(|| {
+            let names = Level::ALL.map(|level| level.to_string()).join(", ");
+            format!("{text}: no such level of CPU kernels, choose one of {names}")
+        })
     }
 }
 

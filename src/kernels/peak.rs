@@ -15,17 +15,14 @@ const CHAINS: usize = 12;
 /// Where the processor does not support the level.
 pub fn multiply_add(level: Level, precision: Precision, rounds: usize) -> u64 {
     assert!(level.is_supported(), "the processor has no {level}");
-    let mut sum = [0.0; CHAINS];
     let mut operations = 0;
     // SAFETY: the level is supported.
-    unsafe { level.run_product(precision, MultiplyAdd { rounds, sum: &mut sum, operations: &mut operations }) };
-    std::hint::black_box(sum);
+    unsafe { level.run_product(precision, MultiplyAdd { rounds, operations: &mut operations }) };
     operations
 }
 
 struct MultiplyAdd<'a> {
     rounds: usize,
-    sum: &'a mut [f32; CHAINS],
     operations: &'a mut u64,
 }
 
@@ -34,19 +31,28 @@ impl ProductKernel for MultiplyAdd<'_> {
     unsafe fn run<F: Factors>(self) {
         // SAFETY: the processor has the features of `F`.
         unsafe {
-            let factor = F::S::splat(std::hint::black_box(0.999));
-            let mut sums = [F::S::splat(1.0); CHAINS];
-            for _ in 0..self.rounds {
-                for sum in &mut sums {
-                    *sum = F::multiply_add(factor, factor, *sum);
-                }
-            }
-            for (total, sum) in self.sum.iter_mut().zip(sums) {
-                *total = F::S::reduce_add(sum);
+            F::begin();
+            *self.operations = F::saturate(self.rounds) as u64;
+            F::end();
+        }
+    }
+}
+
+/// [`Factors::saturate`] where sums stand in the registers of `S`.
+#[inline(always)]
+pub(super) unsafe fn of_registers<F: Factors + ?Sized>(rounds: usize) -> usize {
+    // SAFETY: the processor has the features of `F`.
+    unsafe {
+        let factor = F::S::splat(std::hint::black_box(0.999));
+        let mut sums = [F::S::splat(1.0); CHAINS];
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = F::multiply_add(factor, factor, *sum);
             }
         }
-        *self.operations = (2 * CHAINS * self.rounds * F::S::LANES * F::DEPTH) as u64;
+        std::hint::black_box(sums.map(|sum| F::S::reduce_add(sum)));
     }
+    2 * CHAINS * rounds * F::S::LANES * F::DEPTH
 }
 
 #[cfg(test)]
@@ -59,8 +65,12 @@ mod tests {
         for level in levels() {
             let operations = multiply_add(level, Precision::F32, 10);
             assert_eq!(operations % (2 * 12 * 10 * 8), 0, "{level}");
-            let of_bf16 = multiply_add(level, Precision::Bf16, 10);
-            assert_eq!(of_bf16, operations * level.depth(Precision::Bf16) as u64, "{level}");
+            let of_int8 = multiply_add(level, Precision::Int8, 10);
+            match level {
+                Level::Amx => assert!(of_int8 > 100 * operations),
+                Level::Avx512Vnni | Level::Avx512Bf16 => assert_eq!(of_int8, 4 * operations, "{level}"),
+                _ => assert_eq!(of_int8, operations, "{level}"),
+            }
         }
     }
 }

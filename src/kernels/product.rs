@@ -5,9 +5,11 @@
 //! columns) lies with its columns side by side, so that it fits the first-level cache beside a tile's rows of A. Each
 //! element of C is summed over k in one order that depends on K alone: a row gives the same bits in any batch.
 //!
-//! K is counted in packed lanes here, each of which holds one number along k or two, as [`Factors`] has it.
+//! K is counted in packed lanes here, each of which holds one number along k or several, as [`Factors`] has it. Where
+//! numbers consist of two parts, a block is half as long, and holds the lanes of the first parts, then those of the second.
 
 use super::factors::Factors;
+use super::quantization::Grid;
 use super::simd::Simd;
 use core::ops::Range;
 
@@ -18,6 +20,8 @@ pub(super) const K_BLOCK: usize = 192;
 /// 2.5e-5 with chains of 192 and by 1.8e-5 with chains of 64 (root mean square; PyTorch in float32 1.7e-5); on
 /// BERT-base by 5.5e-6. That costs one or two cycles in a hundred.
 const CHAIN: usize = 64;
+/// From the lanes of the first parts of a row of a packed block of A to those of the second.
+pub(super) const PLANE_STRIDE: usize = K_BLOCK / 2;
 /// From one row of a packed block of A to the next, in floats: an odd number of cache lines.
 pub(super) const ROW_STRIDE: usize = K_BLOCK + 16;
 /// Floats that one block of a panel may take: the block, and a transposed register block that ends past its end.
@@ -27,20 +31,25 @@ pub(super) const MOST_TILE_ROWS: usize = 14;
 /// The widest register of any level.
 pub(super) const MAX_LANES: usize = 16;
 
-/// Cuts 0..k into as few blocks of at most [`K_BLOCK`] as will do, of nearly one length.
-pub(super) fn k_blocks(k: usize) -> impl ExactSizeIterator<Item = Range<usize>> + Clone {
-    let count = k.div_ceil(K_BLOCK);
+/// Cuts 0..k into as few blocks of at most `most` as will do, a multiple of every register's lanes, of nearly one length.
+pub(super) fn k_blocks(k: usize, most: usize) -> impl ExactSizeIterator<Item = Range<usize>> + Clone {
+    let count = k.div_ceil(most);
     let length = k.div_ceil(count.max(1)).next_multiple_of(MAX_LANES);
     (0..count).map(move |i| i * length..((i + 1) * length).min(k))
 }
 
-/// Cuts `rows` into as few tiles of at most `most` rows as will do, none more than a row longer than another.
-pub(super) fn row_tiles(rows: usize, most: usize) -> impl ExactSizeIterator<Item = Range<usize>> + Clone {
+/// Cuts `rows` into as few tiles of at most `most` as will do: none more than a row longer than another where `granule`
+/// is 1; where rows cost as much as the next multiple of it, all but the last as long as they can be.
+pub(super) fn row_tiles(
+    rows: usize,
+    most: usize,
+    granule: usize,
+) -> impl ExactSizeIterator<Item = Range<usize>> + Clone {
     let count = rows.div_ceil(most);
-    let (length, longer) = (rows / count.max(1), rows % count.max(1));
+    let (length, longer) = if granule == 1 { (rows / count.max(1), rows % count.max(1)) } else { (most, 0) };
     (0..count).map(move |i| {
         let start = i * length + i.min(longer);
-        start..start + length + usize::from(i < longer)
+        start..(start + length + usize::from(i < longer)).min(rows)
     })
 }
 
@@ -51,7 +60,7 @@ pub(super) fn row_tiles(rows: usize, most: usize) -> impl ExactSizeIterator<Item
 /// 1 ≤ `rows` ≤ `TILE_ROWS`; `a` is valid for `k` floats in each of the rows, `b` for 2 · LANES · `k`, `c` for
 /// 2 · LANES in each of the rows `c_stride` apart.
 #[inline(always)]
-pub(super) unsafe fn tile<F: Factors>(
+pub(super) unsafe fn tile<F: Factors + ?Sized>(
     rows: usize,
     a: *const f32,
     b: *const f32,
@@ -74,7 +83,7 @@ pub(super) unsafe fn tile<F: Factors>(
 
 /// [`tile`] of `ROWS` rows, whose sums stay in registers over the whole block.
 #[inline(always)]
-unsafe fn tile_of<F: Factors, const ROWS: usize>(
+unsafe fn tile_of<F: Factors + ?Sized, const ROWS: usize>(
     a: *const f32,
     b: *const f32,
     k: usize,
@@ -100,55 +109,63 @@ unsafe fn tile_of<F: Factors, const ROWS: usize>(
             for (row, sums) in sums.into_iter().enumerate() {
                 for (half, sum) in sums.into_iter().enumerate() {
                     let c = c.add(row * c_stride + half * F::S::LANES);
-                    F::S::store(c, if add { F::S::add(F::S::load(c), sum) } else { sum });
+                    F::S::store(c, if add { F::add(F::S::load(c), sum) } else { sum });
                 }
             }
         }
     }
 }
 
-/// Packs `length` numbers of each of `rows` rows of a row-major matrix into a block of A.
+/// Packs `length` numbers of each of `rows` rows of a row-major matrix, each row on its grid, into a block of A.
 ///
 /// # Safety
-/// `from` is valid for `length` ≤ [`K_BLOCK`] · DEPTH floats in each row, `from_stride` apart, `to` for [`ROW_STRIDE`]
-/// in each row.
+/// `from` is valid for `length` ≤ [`K_BLOCK`] / PLANES · DEPTH floats in each row, `from_stride` apart, `to` for
+/// [`ROW_STRIDE`] in each row.
 #[inline(always)]
 pub(super) unsafe fn pack_rows<F: Factors>(
     rows: usize,
     length: usize,
     from: *const f32,
     from_stride: usize,
+    grids: impl Fn(usize) -> Grid,
     to: *mut f32,
 ) {
     let step = F::S::LANES * F::DEPTH;
     for row in 0..rows {
-        for (i, first) in (0..length).step_by(step).enumerate() {
-            // SAFETY: the caller's contract; K_BLOCK and a register fit a row of the block.
-            unsafe {
-                let packed = F::pack(from.add(row * from_stride + first), (length - first).min(step));
-                F::S::store(to.add(row * ROW_STRIDE + i * F::S::LANES), packed);
+        let grid = grids(row);
+        for plane in 0..F::PLANES {
+            for (i, first) in (0..length).step_by(step).enumerate() {
+                // SAFETY: the caller's contract; a block and a register fit a row of the block.
+                unsafe {
+                    let from = from.add(row * from_stride + first);
+                    let packed = F::pack(from, (length - first).min(step), plane, grid);
+                    F::S::store(to.add(row * ROW_STRIDE + plane * PLANE_STRIDE + i * F::S::LANES), packed);
+                }
             }
         }
     }
 }
 
-/// Packs `length` numbers of each of `columns` rows of a row-major matrix into the columns of a block of a panel of B;
-/// zeros stand in the columns that are missing from 2 · LANES.
+/// Packs part `plane` of `length` numbers of each of `columns` rows of a row-major matrix, each row on its grid, into the
+/// columns of a block of a panel of B; zeros stand in the columns that are missing from 2 · LANES.
 ///
 /// # Safety
-/// `columns` ≤ 2 · LANES and `length` ≤ [`K_BLOCK`] · DEPTH; `from` is valid for `length` floats in each row,
-/// `from_stride` apart, `to` for 2 · LANES · `length` / DEPTH, rounded up to whole registers.
+/// `columns` ≤ 2 · LANES; `from` is valid for `length` floats in each row, `from_stride` apart, `to` for 2 · LANES ·
+/// `length` / DEPTH, rounded up to whole registers.
 #[inline(always)]
 pub(super) unsafe fn pack_columns<F: Factors>(
     columns: usize,
     length: usize,
     from: *const f32,
     from_stride: usize,
+    plane: usize,
+    grids: impl Fn(usize) -> Grid,
     to: *mut f32,
 ) {
     let (lanes, whole) = (F::S::LANES, F::S::LANES * F::DEPTH);
     for half in 0..2 {
         let present = columns.saturating_sub(half * lanes).min(lanes);
+        let grids = |row: usize| grids(half * lanes + row);
         for (i, first) in (0..length).step_by(whole).enumerate() {
             let steps = (length - first).min(whole);
             // SAFETY: the `present` rows and `steps` numbers lie inside the caller's matrix; LANES rows of a half panel
@@ -157,11 +174,11 @@ pub(super) unsafe fn pack_columns<F: Factors>(
                 let to = to.add((i * 2 * lanes + half) * lanes);
                 let from = from.wrapping_add(half * lanes * from_stride + first);
                 if present == lanes && steps == whole {
-                    F::pack_transposed(from, from_stride, to, 2 * lanes);
+                    F::pack_transposed(from, from_stride, plane, grids, to, 2 * lanes);
                 } else {
                     let mut square = [0f32; MAX_LANES * MAX_LANES];
                     for row in 0..present {
-                        let packed = F::pack(from.add(row * from_stride), steps);
+                        let packed = F::pack(from.add(row * from_stride), steps, plane, grids(row));
                         F::S::store(square.as_mut_ptr().add(row * lanes), packed);
                     }
                     F::S::transpose(square.as_ptr(), lanes, to, 2 * lanes);

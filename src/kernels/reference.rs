@@ -67,6 +67,25 @@ pub(super) fn linear(x: &[f32], weight: &[f32], bias: &[f32]) -> (Vec<f64>, Vec<
     rows.flat_map(|row| (0..bias.len()).map(move |j| (row, j))).map(|(row, j)| element(row, j)).unzip()
 }
 
+/// The numbers of each row of `k` moved to the nearest place of its grid: from its least to its largest number and 0 where
+/// `last` is 255, symmetric about 0 where it is 127.
+pub(super) fn on_grids(numbers: &[f32], k: usize, last: u8) -> Vec<f32> {
+    let move_row = |row: &[f32]| {
+        let least = row.iter().copied().fold(0.0, f32::min);
+        let largest = row.iter().copied().fold(0.0, f32::max);
+        let (step, zero) = match last {
+            255 => {
+                let step = largest / 255.0 - least / 255.0;
+                (step, (-least * (1.0 / step)).round_ties_even())
+            }
+            _ => (largest.max(-least) / f32::from(last), 0.0),
+        };
+        let places = row.iter().map(|x| (x * (1.0 / step) + zero).round_ties_even().min(f32::from(last)) - zero);
+        places.map(|place| place * step).collect::<Vec<f32>>()
+    };
+    numbers.chunks_exact(k).flat_map(move_row).collect()
+}
+
 /// Layer norm of each row.
 pub(super) fn layer_norm(norm: LayerNorm, x: &[f32]) -> Vec<f64> {
     let hidden = norm.weight.len();

@@ -23,6 +23,11 @@ impl Buffer {
         }
         self.0.as_mut_ptr().cast()
     }
+
+    /// The start of what was reserved.
+    pub(super) fn as_ptr(&self) -> *const f32 {
+        self.0.as_ptr().cast()
+    }
 }
 
 /// The buffers of a thread, by what they hold, so that a task and the call that it is part of can run on one thread.
@@ -30,6 +35,8 @@ impl Buffer {
 pub(super) struct Scratch {
     /// Blocks of a left factor.
     pub(super) rows: Buffer,
+    /// The grids of a left factor's rows.
+    pub(super) grids: Buffer,
     /// Blocks of some panels of a right factor.
     pub(super) panels: Buffer,
     /// Sums of a product that are not final yet.

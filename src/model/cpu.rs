@@ -35,8 +35,8 @@ impl CustomOp1 for LinearOp<'_> {
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (rows, in_dim) = layout.shape().dims2()?;
         let out_dim = self.layer.bias.len();
-        if in_dim * out_dim != self.layer.weight.len() {
-            bail!("linear: {in_dim} columns, but the weights take {}", self.layer.weight.len() / out_dim.max(1));
+        if in_dim != self.layer.in_dim(self.level) {
+            bail!("linear: {in_dim} columns, but the weights take {}", self.layer.in_dim(self.level));
         }
         let xs = elements(storage, layout, self.name())?;
         let ys = kernels::linear(self.level, self.parallelism, self.layer, xs, None);

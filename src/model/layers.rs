@@ -51,7 +51,9 @@ impl Linear {
         match &self.weights {
             LinearWeights::Candle(linear) => activate(self.activation, linear.forward(xs)?),
             LinearWeights::Kernel { level, weight, bias } => {
-                let layer = kernels::Linear { weight, bias, activation: self.activation, precision: self.precision };
+                let (weight, activation, precision) =
+                    (kernels::Weight::Stored(weight), self.activation, self.precision);
+                let layer = kernels::Linear { weight, bias, activation, precision };
                 cpu::linear(*level, parallelism, layer, xs)
             }
         }

@@ -2,15 +2,28 @@
 //! processor reaches when it does nothing but multiply and add. `AGNEWS_CPU` picks one level; a word on the command
 //! line picks the lines that contain it.
 
-use agnews::kernels::{self, peak, Activation, Attention, LayerNorm, Level, Linear, Parallelism, Precision};
+use agnews::kernels::{
+    self, peak, Activation, Attention, LayerNorm, Level, Linear, PackedWeight, Parallelism, Precision, Weight,
+};
+use std::cell::Cell;
 use std::hint::black_box;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
 /// (in, out) of the linear layers.
 const SHAPES: [(usize, usize); 6] = [(768, 768), (768, 2304), (768, 3072), (3072, 768), (384, 384), (128, 512)];
-/// Tokens of a batch; 53 is one text of middle length.
-const ROWS: [usize; 5] = [1, 16, 53, 256, 512];
+/// Of BERT-base.
+const LAYERS: usize = 12;
+/// Tokens of a batch, and who multiplies them; 53 is one text of middle length.
+const ROWS: [(usize, Parallelism); 7] = [
+    (1, Parallelism::Single),
+    (16, Parallelism::Single),
+    (53, Parallelism::Single),
+    (256, Parallelism::Single),
+    (512, Parallelism::Single),
+    (16, Parallelism::Pool),
+    (53, Parallelism::Pool),
+];
 /// How long each line is measured.
 const PERIOD: Duration = Duration::from_millis(200);
 
@@ -22,7 +35,7 @@ fn main() -> std::io::Result<()> {
     };
     let levels = Level::ALL.into_iter().filter(|&level| level.is_supported() && chosen.is_none_or(|it| it == level));
     for level in levels {
-        for precision in [Precision::F32, Precision::Bf16] {
+        for precision in Precision::ALL {
             let work = || peak::multiply_add(level, precision, 100_000);
             let report = Report { level, peak: best(work), only: only.as_deref() };
             report.line(&format!("multiply and add, {precision:?}"), work)?;
@@ -71,15 +84,26 @@ fn numbers(n: usize) -> Vec<f32> {
     (0..n).map(|i| ((i * 7919 % 1000) as f32 - 500.0) / 1000.0).collect()
 }
 
+/// Weights of [`LAYERS`] layers in turn, as in a model: they come from memory, not from a cache.
 fn linear(report: &Report, precision: Precision) -> std::io::Result<()> {
     for (k, out) in SHAPES {
         let (weight, bias) = (numbers(k * out), numbers(out));
         let activation = if out > k { Activation::Gelu } else { Activation::Identity };
-        let layer = Linear { weight: &weight, bias: &bias, activation, precision };
-        for rows in ROWS {
+        // As the model has them once it is warm.
+        let stored = vec![weight; if precision == Precision::F32 { LAYERS } else { 1 }];
+        let pack = || PackedWeight::new(report.level, precision, out, &stored[0]);
+        let packed: Vec<PackedWeight> = (stored.len()..LAYERS).chain([0]).map(|_| pack()).collect();
+        let layer_weight = |i: usize| match precision {
+            Precision::F32 => Weight::Stored(&stored[i]),
+            _ => Weight::Packed(&packed[i]),
+        };
+        for (rows, parallelism) in ROWS {
             let x = numbers(rows * k);
-            report.line(&format!("linear {k} to {out}, {precision:?}, {rows} rows"), || {
-                black_box(kernels::linear(report.level, Parallelism::Single, layer, &x, None));
+            let turn = Cell::new(0);
+            report.line(&format!("linear {k} to {out}, {precision:?}, {rows} rows, {parallelism:?}"), || {
+                turn.set((turn.get() + 1) % LAYERS);
+                let layer = Linear { weight: layer_weight(turn.get()), bias: &bias, activation, precision };
+                black_box(kernels::linear(report.level, parallelism, layer, &x, None));
                 (2 * rows * k * out) as u64
             })?;
         }

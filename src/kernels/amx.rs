@@ -1,0 +1,325 @@
+//! Intel AMX: registers of 16 rows of 64 bytes, and instructions that multiply two of them: 16 x 16 sums over 32 bf16
+//! numbers or 64 eight-bit integers in 16 cycles, eight times what AVX-512 does in the time.
+//!
+//! Factors lie in memory just as for AVX-512: a tile of the left one is 16 rows of 16 lanes, a tile of the right one 16
+//! lanes of 16 columns. Two by two tiles of sums stay in registers over a block of K; the other four registers hold the
+//! factors. The instructions are documented in Intel's Software Developer's Manual, volume 2, and the system's part in the
+//! Linux kernel's `Documentation/arch/x86/xstate.rst`. They are written in assembly, as their intrinsics are not stable.
+
+use super::factors::Factors;
+use super::product::{PLANE_STRIDE, ROW_STRIDE};
+use super::quantization::Grid;
+use super::simd::Simd;
+use core::arch::asm;
+use core::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
+use core::marker::PhantomData;
+use std::sync::OnceLock;
+
+/// Rows and lanes of a tile.
+const TILE: usize = 16;
+/// Bytes of a float32, a sum and a lane.
+const WORD: usize = size_of::<f32>();
+/// Bytes from one lane of a panel to the next.
+const PANEL_STRIDE: usize = 2 * TILE * WORD;
+/// Floats of a panel that a step along K takes.
+const STEP_OF_B: usize = TILE * 2 * TILE;
+
+/// Whether the processor has AMX with both kinds of products, and the system lends this process the registers.
+pub(super) fn is_supported() -> bool {
+    static IS_SUPPORTED: OnceLock<bool> = OnceLock::new();
+    *IS_SUPPORTED.get_or_init(|| has_instructions() && is_state_enabled() && is_permitted())
+}
+
+#[allow(unused_unsafe, reason = "newer compilers have cpuid as a safe function")]
+fn has_instructions() -> bool {
+    const BF16: u32 = 1 << 22;
+    const TILES: u32 = 1 << 24;
+    const INT8: u32 = 1 << 25;
+    const ALL: u32 = BF16 | TILES | INT8;
+    // SAFETY: every x86-64 processor has the instruction; leaf 7 is asked for where there is one.
+    unsafe { __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & ALL == ALL }
+}
+
+/// Whether the operating system saves the tiles' configuration and data when it switches threads.
+fn is_state_enabled() -> bool {
+    const TILE_STATE: u64 = 3 << 17;
+    /// # Safety
+    /// The system has enabled XSAVE.
+    #[target_feature(enable = "xsave")]
+    unsafe fn enabled_state() -> u64 {
+        // SAFETY: the caller's contract.
+        unsafe { _xgetbv(0) }
+    }
+    // SAFETY: the standard library reports AVX only where the system has enabled XSAVE.
+    is_x86_feature_detected!("avx") && unsafe { enabled_state() } & TILE_STATE == TILE_STATE
+}
+
+/// Asks Linux for the registers, which it gives to a process, all of its threads, only on demand: their 8 KiB would be too
+/// much for the signal stack of a program that does not know of them.
+#[cfg(target_os = "linux")]
+fn is_permitted() -> bool {
+    const ARCH_REQ_XCOMP_PERM: libc::c_ulong = 0x1023;
+    const XFEATURE_XTILEDATA: libc::c_ulong = 18;
+    // SAFETY: a request that takes two numbers and changes nothing but this permission.
+    unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
+}
+
+/// Other systems have other ways, which nobody has tried here.
+#[cfg(not(target_os = "linux"))]
+fn is_permitted() -> bool {
+    false
+}
+
+/// What `ldtilecfg` reads.
+#[repr(C, align(64))]
+struct TileConfig {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    /// Bytes of a row of each tile.
+    row_bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+/// Eight tiles as large as they can be.
+static WHOLE_TILES: TileConfig = {
+    let (mut row_bytes, mut rows) = ([0; 16], [0; 16]);
+    let mut tile = 0;
+    while tile < 8 {
+        row_bytes[tile] = (TILE * WORD) as u16;
+        rows[tile] = TILE as u8;
+        tile += 1;
+    }
+    TileConfig { palette: 1, start_row: 0, reserved: [0; 14], row_bytes, rows }
+};
+
+/// One instruction of AMX: what it multiplies, in the layout of the same factors on AVX-512.
+pub(super) trait TileFactors: Factors {
+    /// # Safety
+    /// That of [`Factors::tile`], between [`Factors::begin`] and [`Factors::end`].
+    unsafe fn multiply_tile(tile: Tile);
+    /// Multiplies the tiles as they are, 4 · `rounds` times.
+    ///
+    /// # Safety
+    /// As above.
+    unsafe fn multiply_registers(rounds: usize);
+}
+
+/// The operands of a tile of the product, in bytes where they are strides.
+pub(super) struct Tile {
+    /// Whether there are more rows than one register's.
+    is_tall: bool,
+    a: *const f32,
+    b: *const f32,
+    /// The second parts of b.
+    b_low: *const f32,
+    steps: usize,
+    c: *mut f32,
+    c_stride: usize,
+    add: bool,
+}
+
+/// The factors `F`, multiplied by tiles.
+pub(super) struct Tiles<F>(PhantomData<F>);
+
+#[expect(unsafe_op_in_unsafe_fn, reason = "the trait's contract is that of the instructions")]
+impl<F: TileFactors> Factors for Tiles<F> {
+    type S = F::S;
+    const DEPTH: usize = F::DEPTH;
+    const PLANES: usize = F::PLANES;
+    const ON_GRID: bool = F::ON_GRID;
+    const TILE_ROWS: usize = 2 * TILE;
+    const ROW_GRANULE: usize = TILE;
+
+    #[inline(always)]
+    unsafe fn multiply_add(a: <F::S as Simd>::V, b: <F::S as Simd>::V, sums: <F::S as Simd>::V) -> <F::S as Simd>::V {
+        F::multiply_add(a, b, sums)
+    }
+
+    #[inline(always)]
+    unsafe fn add(a: <F::S as Simd>::V, b: <F::S as Simd>::V) -> <F::S as Simd>::V {
+        F::add(a, b)
+    }
+
+    #[inline(always)]
+    unsafe fn pack(from: *const f32, n: usize, plane: usize, grid: Grid) -> <F::S as Simd>::V {
+        F::pack(from, n, plane, grid)
+    }
+
+    #[inline(always)]
+    unsafe fn without_zero(sums: <F::S as Simd>::V, zero: f32, column_sums: <F::S as Simd>::V) -> <F::S as Simd>::V {
+        F::without_zero(sums, zero, column_sums)
+    }
+
+    #[inline(always)]
+    unsafe fn begin() {
+        asm!("ldtilecfg [{}]", in(reg) &WHOLE_TILES, options(nostack, readonly, preserves_flags));
+    }
+
+    #[inline(always)]
+    unsafe fn end() {
+        // A thread that holds tiles has more to save whenever another takes its place.
+        asm!("tilerelease", options(nostack, nomem, preserves_flags));
+    }
+
+    #[inline(always)]
+    unsafe fn tile(
+        rows: usize,
+        a: *const f32,
+        b: *const f32,
+        b_plane: usize,
+        k: usize,
+        c: *mut f32,
+        c_stride: usize,
+        add: bool,
+    ) {
+        F::multiply_tile(Tile {
+            is_tall: rows > TILE,
+            a,
+            b,
+            b_low: b.wrapping_add(b_plane),
+            steps: k.div_ceil(TILE),
+            c,
+            c_stride: c_stride * WORD,
+            add,
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn saturate(rounds: usize) -> usize {
+        F::multiply_registers(rounds);
+        // 16 x 16 sums of 16 lanes each.
+        2 * 4 * rounds * TILE * TILE * TILE * F::DEPTH
+    }
+}
+
+/// The lines of assembly that a tile of the product consists of; `$tdp` is the instruction that multiplies.
+macro_rules! lines {
+    (products of 16 rows, $tdp:literal) => {
+        concat!($tdp, " tmm0, tmm4, tmm6\n", $tdp, " tmm1, tmm4, tmm7\n")
+    };
+    (products of 32 rows, $tdp:literal) => {
+        concat!(
+            $tdp, " tmm0, tmm4, tmm6\n", $tdp, " tmm1, tmm4, tmm7\n",
+            $tdp, " tmm2, tmm5, tmm6\n", $tdp, " tmm3, tmm5, tmm7\n"
+        )
+    };
+    (load first parts of a, 16 rows) => { "tileloadd tmm4, [{a} + {a_stride}]\n" };
+    (load first parts of a, 32 rows) => {
+        "tileloadd tmm4, [{a} + {a_stride}]\ntileloadd tmm5, [{a} + {a_stride} + {rows}]\n"
+    };
+    (load second parts of a, 16 rows) => { "tileloadd tmm4, [{a} + {a_stride} + {plane}]\n" };
+    (load second parts of a, 32 rows) => {
+        "tileloadd tmm4, [{a} + {a_stride} + {plane}]\ntileloadd tmm5, [{a} + {a_stride} + {plane} + {rows}]\n"
+    };
+    (load $b:literal) => {
+        concat!("tileloadd tmm6, [{", $b, "} + {b_stride}]\ntileloadd tmm7, [{", $b, "} + {b_stride} + 64]\n")
+    };
+    (step of one parts, $rows:tt, $tdp:literal) => {
+        concat!(
+            lines!(load first parts of a, $rows rows), lines!(load "b"), lines!(products of $rows rows, $tdp)
+        )
+    };
+    // Two registers are loaded for three products: the low parts of a, then the high parts against both parts of b.
+    (step of two parts, $rows:tt, $tdp:literal) => {
+        concat!(
+            lines!(load second parts of a, $rows rows), lines!(load "b"), lines!(products of $rows rows, $tdp),
+            lines!(load first parts of a, $rows rows), lines!(products of $rows rows, $tdp),
+            lines!(load "b_low"), lines!(products of $rows rows, $tdp),
+            "add {b_low}, {step_of_b}\n"
+        )
+    };
+    (clear sums of 16 rows) => { "tilezero tmm0\ntilezero tmm1\n" };
+    (clear sums of 32 rows) => { "tilezero tmm0\ntilezero tmm1\ntilezero tmm2\ntilezero tmm3\n" };
+    (load sums of 16 rows) => { "tileloadd tmm0, [{c} + {c_stride}]\ntileloadd tmm1, [{c} + {c_stride} + 64]\n" };
+    (load sums of 32 rows) => {
+        concat!(
+            lines!(load sums of 16 rows),
+            "tileloadd tmm2, [{c2} + {c_stride}]\ntileloadd tmm3, [{c2} + {c_stride} + 64]\n"
+        )
+    };
+    (store sums of 16 rows) => { "tilestored [{c} + {c_stride}], tmm0\ntilestored [{c} + {c_stride} + 64], tmm1\n" };
+    (store sums of 32 rows) => {
+        concat!(
+            lines!(store sums of 16 rows),
+            "tilestored [{c2} + {c_stride}], tmm2\ntilestored [{c2} + {c_stride} + 64], tmm3\n"
+        )
+    };
+}
+
+/// A tile of the product: sums loaded or cleared, a loop over the steps of K, sums stored.
+macro_rules! multiply {
+    ($tile:ident, $parts:tt, $rows:tt, $tdp:literal) => {
+        asm!(
+            concat!(
+                "test {add}, {add}\n", "jnz 2f\n",
+                lines!(clear sums of $rows rows),
+                "jmp 3f\n", "2:\n",
+                lines!(load sums of $rows rows),
+                "3:\n",
+                lines!(step of $parts parts, $rows, $tdp),
+                "add {a}, 64\n", "add {b}, {step_of_b}\n", "dec {steps}\n", "jnz 3b\n",
+                lines!(store sums of $rows rows),
+                // Not every variant has a use for every operand.
+                "/* {b_low} {c2} {plane} {rows} */"
+            ),
+            a = inout(reg) $tile.a => _,
+            a_stride = in(reg) ROW_STRIDE * WORD,
+            rows = const TILE * ROW_STRIDE * WORD,
+            plane = const PLANE_STRIDE * WORD,
+            b = inout(reg) $tile.b => _,
+            b_low = inout(reg) $tile.b_low => _,
+            b_stride = in(reg) PANEL_STRIDE,
+            step_of_b = const STEP_OF_B * WORD,
+            steps = inout(reg) $tile.steps => _,
+            c = in(reg) $tile.c,
+            c2 = in(reg) $tile.c.wrapping_byte_add(TILE * $tile.c_stride),
+            c_stride = in(reg) $tile.c_stride,
+            add = in(reg) usize::from($tile.add),
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        )
+    };
+}
+
+/// Products of registers and nothing else.
+macro_rules! saturate {
+    ($rounds:ident, $tdp:literal) => {
+        asm!(
+            concat!(
+                "tilezero tmm4\n", "tilezero tmm5\n", "tilezero tmm6\n", "tilezero tmm7\n",
+                lines!(clear sums of 32 rows),
+                "2:\n", lines!(products of 32 rows, $tdp), "dec {rounds}\n", "jnz 2b\n"
+            ),
+            rounds = inout(reg) $rounds.max(1) => _,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack, nomem),
+        )
+    };
+}
+
+macro_rules! tile_factors {
+    ($factors:ty, $parts:tt parts, $tdp:literal) => {
+        #[expect(unsafe_op_in_unsafe_fn, reason = "the trait's contract is that of the instructions")]
+        impl TileFactors for $factors {
+            #[inline(always)]
+            unsafe fn multiply_tile(tile: Tile) {
+                match tile.is_tall {
+                    true => multiply!(tile, $parts, 32, $tdp),
+                    false => multiply!(tile, $parts, 16, $tdp),
+                }
+            }
+
+            #[inline(always)]
+            unsafe fn multiply_registers(rounds: usize) {
+                saturate!(rounds, $tdp)
+            }
+        }
+    };
+}
+
+tile_factors!(super::avx512_bf16::Pairs<1>, one parts, "tdpbf16ps");
+tile_factors!(super::avx512_bf16::Pairs<2>, two parts, "tdpbf16ps");
+tile_factors!(super::avx512_vnni::Quads, one parts, "tdpbusd");

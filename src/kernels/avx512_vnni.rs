@@ -1,0 +1,60 @@
+//! AVX-512 with VNNI: an instruction that multiplies four pairs of eight-bit integers a lane, four times as many as of
+//! float32, and adds them up exactly.
+
+use super::avx512::Avx512;
+use super::factors::Factors;
+use super::quantization::Grid;
+use super::simd::Simd;
+use super::ProductKernel;
+use core::arch::x86_64::*;
+
+/// Runs `kernel` with factors `F` of eight-bit integers.
+///
+/// # Safety
+/// The processor must have AVX-512 F, BW, DQ, VL and VNNI, and what `F` needs beside them.
+#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+pub(super) unsafe fn run_product<F: Factors, K: ProductKernel>(kernel: K) {
+    // SAFETY: this function's features are those that `Quads` needs, and the caller's contract.
+    unsafe { kernel.run::<F>() }
+}
+
+/// Four places on a grid a lane, neighbours along k, the first in the lowest byte: those of the left factor without a
+/// sign, those of the right one with it. Sums are 32-bit integers; 66,000 products of the largest places fit.
+pub(super) struct Quads;
+
+#[expect(unsafe_op_in_unsafe_fn, reason = "the trait's contract is that of the instructions")]
+impl Factors for Quads {
+    type S = Avx512;
+    const DEPTH: usize = 4;
+    const ON_GRID: bool = true;
+
+    #[inline(always)]
+    unsafe fn multiply_add(a: __m512, b: __m512, sums: __m512) -> __m512 {
+        let (a, b, sums) = (_mm512_castps_si512(a), _mm512_castps_si512(b), _mm512_castps_si512(sums));
+        _mm512_castsi512_ps(_mm512_dpbusd_epi32(sums, a, b))
+    }
+
+    #[inline(always)]
+    unsafe fn add(a: __m512, b: __m512) -> __m512 {
+        _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)))
+    }
+
+    /// Behind the numbers stands the place of 0.
+    #[inline(always)]
+    unsafe fn pack(from: *const f32, n: usize, _plane: usize, grid: Grid) -> __m512 {
+        let quarter = |i: usize| {
+            let numbers = Avx512::load_first(from.wrapping_add(16 * i), n.saturating_sub(16 * i).min(16));
+            // A whole number of either sign; its lowest byte is the place.
+            _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(grid.places::<Avx512>(numbers)))
+        };
+        let lower = _mm256_set_m128i(quarter(1), quarter(0));
+        let upper = _mm256_set_m128i(quarter(3), quarter(2));
+        _mm512_castsi512_ps(_mm512_inserti64x4::<1>(_mm512_castsi256_si512(lower), upper))
+    }
+
+    #[inline(always)]
+    unsafe fn without_zero(sums: __m512, zero: f32, column_sums: __m512) -> __m512 {
+        let of_zero = _mm512_mullo_epi32(_mm512_set1_epi32(zero as i32), _mm512_cvtps_epi32(column_sums));
+        _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_castps_si512(sums), of_zero))
+    }
+}

@@ -1,0 +1,186 @@
+//! The weights of a linear layer: where they are stored, or packed once into the layout that the product reads.
+//!
+//! Packed weights are the panels of a product, one behind the other, each a block of K after the other, as `product.rs`
+//! describes them. They cost memory, half as much as float32 in bf16 and a quarter in eight bits, and the time to make
+//! them; a product with stored weights makes the blocks as it goes, every time.
+
+use super::factors::{Factors, Precision};
+use super::product::{k_blocks, pack_columns, K_BLOCK, MAX_LANES};
+use super::quantization::Grid;
+use super::scratch::Buffer;
+use super::simd::Simd;
+use super::{Level, ProductKernel};
+use core::ops::Range;
+
+/// The weights of a linear layer, (out, in).
+#[derive(Clone, Copy)]
+pub enum Weight<'a> {
+    /// Row-major, in a mapped file for instance.
+    Stored(&'a [f32]),
+    /// In the layout of the level that they were packed for.
+    Packed(&'a PackedWeight),
+}
+
+/// How the operands of a product are packed on a level and in a precision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct PackedLayout {
+    /// Numbers along k in a lane.
+    pub(super) depth: usize,
+    /// Parts that a number consists of.
+    pub(super) planes: usize,
+    /// Columns of a panel.
+    pub(super) panel_columns: usize,
+    /// What the rows of the left factor, and of the sums, are filled up to.
+    pub(super) row_granule: usize,
+}
+
+impl PackedLayout {
+    pub(super) fn new(level: Level, precision: Precision) -> PackedLayout {
+        struct Get<'a>(&'a mut PackedLayout);
+        impl ProductKernel for Get<'_> {
+            #[inline(always)]
+            unsafe fn run<F: Factors>(self) {
+                *self.0 = PackedLayout::of::<F>();
+            }
+        }
+        let mut layout = PackedLayout::default();
+        // SAFETY: constants are asked for, which needs no feature.
+        unsafe { level.run_product(precision, Get(&mut layout)) }
+        layout
+    }
+
+    #[inline(always)]
+    pub(super) fn of<F: Factors>() -> PackedLayout {
+        PackedLayout { depth: F::DEPTH, planes: F::PLANES, panel_columns: 2 * F::S::LANES, row_granule: F::ROW_GRANULE }
+    }
+
+    /// The blocks of K, in lanes.
+    #[inline(always)]
+    pub(super) fn blocks(&self, k: usize) -> impl ExactSizeIterator<Item = Range<usize>> + Clone {
+        k_blocks(k.div_ceil(self.depth), K_BLOCK / self.planes)
+    }
+
+    /// The numbers along k that the lanes `block` hold.
+    #[inline(always)]
+    pub(super) fn numbers(&self, block: &Range<usize>, k: usize) -> Range<usize> {
+        block.start * self.depth..(block.end * self.depth).min(k)
+    }
+
+    /// Floats of one part of a block of a panel; the lanes are filled up to whole registers.
+    #[inline(always)]
+    pub(super) fn block_plane(&self, block: &Range<usize>) -> usize {
+        block.len().next_multiple_of(MAX_LANES) * self.panel_columns
+    }
+
+    /// Where a block begins in its panel, in floats.
+    #[inline(always)]
+    pub(super) fn block_start(&self, block: &Range<usize>) -> usize {
+        block.start * self.panel_columns * self.planes
+    }
+
+    /// Floats of a panel.
+    #[inline(always)]
+    pub(super) fn panel(&self, k: usize) -> usize {
+        k.div_ceil(self.depth).next_multiple_of(MAX_LANES) * self.panel_columns * self.planes
+    }
+}
+
+/// Weights in the layout that the product reads on one level, in one precision.
+pub struct PackedWeight {
+    pub(super) level: Level,
+    pub(super) precision: Precision,
+    pub(super) out: usize,
+    pub(super) k: usize,
+    lanes: Buffer,
+    /// The step of each output's grid, (out), where the precision has one.
+    pub(super) steps: Vec<f32>,
+    /// The sum of each output's places on its grid, (out), likewise.
+    pub(super) sums: Vec<f32>,
+}
+
+impl PackedWeight {
+    /// Packs `weight`, (out, in) row-major.
+    ///
+    /// # Panics
+    /// Where the length of `weight` is no multiple of `out`, or the processor does not support the level.
+    pub fn new(level: Level, precision: Precision, out: usize, weight: &[f32]) -> PackedWeight {
+        assert!(level.is_supported(), "the processor has no {level}");
+        let k = weight.len() / out.max(1);
+        assert_eq!(weight.len(), out * k, "the weights of a linear layer are (out, in)");
+        let layout = PackedLayout::new(level, precision);
+        let mut packed =
+            PackedWeight { level, precision, out, k, lanes: Buffer::default(), steps: Vec::new(), sums: Vec::new() };
+        packed.lanes.reserve(out.div_ceil(layout.panel_columns) * layout.panel(k));
+        // SAFETY: the level is supported; the weights' length was checked.
+        unsafe { level.run_product(precision, Pack { weight, packed: &mut packed }) }
+        packed
+    }
+
+    /// Where panel number `panel` begins.
+    #[inline(always)]
+    pub(super) fn panel(&self, layout: &PackedLayout, panel: usize) -> *const f32 {
+        self.lanes.as_ptr().wrapping_add(panel * layout.panel(self.k))
+    }
+}
+
+struct Pack<'a> {
+    weight: &'a [f32],
+    packed: &'a mut PackedWeight,
+}
+
+impl ProductKernel for Pack<'_> {
+    #[inline(always)]
+    unsafe fn run<F: Factors>(self) {
+        let Pack { weight, packed } = self;
+        let (out, k) = (packed.out, packed.k);
+        let layout = PackedLayout::of::<F>();
+        for first in (0..out).step_by(layout.panel_columns) {
+            let columns = (out - first).min(layout.panel_columns);
+            let rows = weight[first * k..].as_ptr();
+            let mut grids = [Grid::NONE; 2 * MAX_LANES];
+            if F::ON_GRID {
+                for (column, grid) in grids.iter_mut().enumerate().take(columns) {
+                    // SAFETY: the caller's contract; the row is one of the weights'.
+                    let sum = unsafe {
+                        *grid = Grid::of_weights::<F::S>(rows.add(column * k), k);
+                        grid.sum::<F::S>(rows.add(column * k), k)
+                    };
+                    packed.steps.push(grid.step);
+                    packed.sums.push(sum);
+                }
+            }
+            let panel = packed.lanes.reserve(0).wrapping_add(first / layout.panel_columns * layout.panel(k));
+            for block in layout.blocks(k) {
+                // SAFETY: the caller's contract; the panel has room for the block, as `panel` counts it.
+                unsafe {
+                    let to = panel.add(layout.block_start(&block));
+                    pack_block::<F>(columns, layout.numbers(&block, k), rows, k, |column| grids[column], to);
+                }
+            }
+        }
+    }
+}
+
+/// Packs the numbers `numbers` of each of `columns` rows of weights of `k` numbers, all their parts, into a block of a panel.
+///
+/// # Safety
+/// The processor has the features of `F`; `rows` is valid for the rows, `to` for a [`PackedLayout::block_plane`] a part.
+#[inline(always)]
+pub(super) unsafe fn pack_block<F: Factors>(
+    columns: usize,
+    numbers: Range<usize>,
+    rows: *const f32,
+    k: usize,
+    grids: impl Fn(usize) -> Grid + Copy,
+    to: *mut f32,
+) {
+    let layout = PackedLayout::of::<F>();
+    let plane_floats = layout.block_plane(&(0..numbers.len().div_ceil(F::DEPTH)));
+    for plane in 0..F::PLANES {
+        // SAFETY: the caller's contract.
+        unsafe {
+            let (from, to) = (rows.add(numbers.start), to.add(plane * plane_floats));
+            pack_columns::<F>(columns, numbers.len(), from, k, plane, grids, to);
+        }
+    }
+}
