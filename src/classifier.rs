@@ -9,6 +9,7 @@ use crate::prediction::Prediction;
 use crate::tokenization::{Encoding, Tokenization};
 use anyhow::{ensure, Context, Result};
 use rayon::prelude::*;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// With fewer batches a thread than this, some threads would be idle for long at the end.
 const BATCHES_OF_A_THREAD: usize = 4;
@@ -35,7 +36,7 @@ impl Default for ClassifierOptions {
         Self {
             device: DeviceChoice::Auto,
             cpu_level: Level::detect(),
-            precision: Precision::F32,
+            precision: Precision::exact_on(Level::detect()),
             labels: None,
             max_length: None,
             max_batch_tokens: 1024,
@@ -51,6 +52,9 @@ pub struct Classifier {
     score_function: ScoreFunction,
     is_on_cpu: bool,
     batch_limits: BatchLimits,
+    precision: Precision,
+    /// Whether the model has been through a pass, or is about to.
+    has_run: AtomicBool,
 }
 
 impl Classifier {
@@ -64,8 +68,12 @@ impl Classifier {
         let tokenization = Tokenization::load(&checkpoint.files, config, options.max_length)?;
         let num_labels = checkpoint.num_labels()?;
         let labels = config.labels(options.labels.as_deref(), num_labels)?;
-        let computing =
-            Computing { device: options.device.open()?, level: options.cpu_level, precision: options.precision };
+        let device = options.device.open()?;
+        ensure!(
+            device.is_cpu() || options.precision != Precision::Int8,
+            "--dtype int8 is for the CPU: use --device cpu, or another --dtype"
+        );
+        let computing = Computing { device, level: options.cpu_level, precision: options.precision };
         let model = BertForSequenceClassification::load(&checkpoint.weights, config, num_labels, &computing)
             .with_context(|| format!("cannot build the model from {}", checkpoint.files))?;
         let batch_limits = BatchLimits { max_batch_tokens: options.max_batch_tokens };
@@ -76,6 +84,8 @@ impl Classifier {
             score_function: config.score_function,
             is_on_cpu: computing.device.is_cpu(),
             batch_limits,
+            has_run: AtomicBool::new(false),
+            precision: computing.precision,
         })
     }
 
@@ -167,6 +177,11 @@ impl Classifier {
             on_batch(batch.len());
             Ok(logits)
         };
+        // One text alone would wait longer than it gains. Integers have no other way: their grids are found on the whole.
+        let is_alone = batches.len() <= 1 && !self.has_run.swap(!batches.is_empty(), Ordering::Relaxed);
+        if !is_alone || self.precision == Precision::Int8 {
+            self.model.warm_up();
+        }
         match self.is_on_cpu && batches.len() >= rayon::current_num_threads() * BATCHES_OF_A_THREAD {
             true => batches.par_iter().with_max_len(1).map(|batch| forward(batch, Parallelism::Single)).collect(),
             false => batches.iter().map(|batch| forward(batch, Parallelism::Pool)).collect(),

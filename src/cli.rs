@@ -132,7 +132,7 @@ pub struct Cli {
     pub device: String,
 
     /// Arithmetic of the forward pass
-    #[arg(long, value_enum, default_value_t = Dtype::F32, help_heading = "Computing")]
+    #[arg(long, value_enum, default_value_t = Dtype::Auto, help_heading = "Computing")]
     pub dtype: Dtype,
 
     /// CPU threads [default: one for each core]
@@ -187,11 +187,16 @@ pub enum InputFormat {
 /// Arithmetic of the forward pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Dtype {
+    /// The fastest whose logits agree with float32's to four decimal places: bf16x3 where the CPU has AMX, else f32
+    Auto,
     /// 32-bit floating point throughout
     F32,
-    /// The large matrix products multiply bf16 numbers and add in 32 bits: faster where the CPU has AVX-512 BF16, logits
-    /// within about a hundredth
+    /// The large matrix products split each number into two bf16 numbers and add in 32 bits: fast with AMX only
+    Bf16x3,
+    /// They multiply bf16 numbers and add in 32 bits: faster with AVX-512 BF16 or AMX, logits within about a hundredth
     Bf16,
+    /// They multiply 8-bit integers: the fastest with AVX-512 VNNI or AMX, logits within about a tenth; CPU only
+    Int8,
 }
 
 const AFTER_HELP: &str = "\
@@ -199,7 +204,7 @@ Exit codes: 0 all texts classified; 1 a failure while running; 2 a usage error.
 
 Environment: HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN, HF_TOKEN_PATH, HF_HUB_OFFLINE and the
 usual proxy variables as Python's huggingface_hub reads them; NO_COLOR; AGNEWS_CPU caps the
-instruction set of the CPU kernels (portable, avx2, avx512, avx512bf16).
+instruction set of the CPU kernels (portable, avx2, avx512, avx512vnni, avx512bf16, amx).
 
 Examples:
   agnews -m builtin \"Peace talks resumed on Monday.\"

@@ -111,6 +111,7 @@ impl Options {
         if cli.labels.as_ref().is_some_and(|labels| labels.iter().any(String::is_empty)) {
             return usage("--labels has an empty name: give one for each class, with commas between");
         }
+        let cpu_level = cpu_level(std::env::var_os("AGNEWS_CPU"))?;
         Ok(Options {
             task,
             checkpoint: CheckpointOptions {
@@ -121,10 +122,13 @@ impl Options {
             },
             computing: ComputingOptions {
                 device: cli.device.parse().map_err(UsageError)?,
-                cpu_level: cpu_level(std::env::var_os("AGNEWS_CPU"))?,
+                cpu_level,
                 precision: match cli.dtype {
+                    Dtype::Auto => Precision::exact_on(cpu_level),
                     Dtype::F32 => Precision::F32,
+                    Dtype::Bf16x3 => Precision::Bf16x3,
                     Dtype::Bf16 => Precision::Bf16,
+                    Dtype::Int8 => Precision::Int8,
                 },
                 threads: positive("--threads", cli.threads)?,
                 max_batch_tokens: cli.max_batch_tokens.max(1),

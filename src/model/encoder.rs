@@ -42,6 +42,14 @@ impl Encoder {
         Ok(Self { layers })
     }
 
+    /// The linear layers, which hold nearly all of the parameters.
+    pub(super) fn linears(&self) -> impl Iterator<Item = &Linear> {
+        self.layers.iter().flat_map(|Layer { attention, feed_forward }| {
+            let Attention { query, key, value, output, .. } = attention;
+            [query, key, value, output, &feed_forward.intermediate, &feed_forward.output]
+        })
+    }
+
     /// (total_tokens, hidden) to (total_tokens, hidden).
     pub(super) fn forward(
         &self,

@@ -5,8 +5,9 @@ use super::cpu;
 use super::parameters::Parameters;
 use crate::checkpoint::config::Config;
 use crate::checkpoint::weights::Float32s;
-use crate::kernels::{self, Activation, Level, Parallelism, Precision};
+use crate::kernels::{self, Activation, Level, PackedWeight, Parallelism, Precision, Weight};
 use candle_core::{Module, Result, Tensor};
+use std::sync::OnceLock;
 
 /// act(x · Wᵀ + b), with W of the shape (out, in).
 pub(super) struct Linear {
@@ -17,7 +18,15 @@ pub(super) struct Linear {
 
 enum LinearWeights {
     Candle(candle_nn::Linear),
-    Kernel { level: Level, weight: Float32s, bias: Float32s },
+    Kernel(KernelWeights),
+}
+
+/// What the kernels read: the weights where the checkpoint has them, and packed as soon as they have been.
+struct KernelWeights {
+    level: Level,
+    weight: Float32s,
+    packed: OnceLock<PackedWeight>,
+    bias: Float32s,
 }
 
 impl Linear {
@@ -33,11 +42,12 @@ impl Linear {
         activation: Activation,
     ) -> Result<Self> {
         let weights = match parameters.level() {
-            Some(level) => LinearWeights::Kernel {
+            Some(level) => LinearWeights::Kernel(KernelWeights {
                 level,
                 weight: parameters.float32s(&[out_dim, in_dim], "weight")?,
+                packed: OnceLock::new(),
                 bias: parameters.float32s(&[out_dim], "bias")?,
-            },
+            }),
             None => {
                 let weight = parameters.tensor((out_dim, in_dim), "weight")?;
                 LinearWeights::Candle(candle_nn::Linear::new(weight, Some(parameters.tensor(out_dim, "bias")?)))
@@ -50,12 +60,25 @@ impl Linear {
     pub(super) fn forward(&self, xs: &Tensor, parallelism: Parallelism) -> Result<Tensor> {
         match &self.weights {
             LinearWeights::Candle(linear) => activate(self.activation, linear.forward(xs)?),
-            LinearWeights::Kernel { level, weight, bias } => {
-                let (weight, activation, precision) =
-                    (kernels::Weight::Stored(weight), self.activation, self.precision);
-                let layer = kernels::Linear { weight, bias, activation, precision };
+            LinearWeights::Kernel(KernelWeights { level, weight, packed, bias }) => {
+                let weight = packed.get().map_or(Weight::Stored(weight), Weight::Packed);
+                let layer = kernels::Linear { weight, bias, activation: self.activation, precision: self.precision };
                 cpu::linear(*level, parallelism, layer, xs)
             }
+        }
+    }
+
+    /// Packs the weights for the kernels, where that makes them smaller and the products faster; float32 gains little from
+    /// a second copy. Takes one thread, and the others of a pool may wait for it without harm.
+    pub(super) fn pack(&self) {
+        if let (LinearWeights::Kernel(KernelWeights { level, weight, packed, bias }), true) =
+            (&self.weights, self.precision != Precision::F32)
+        {
+            packed.get_or_init(|| {
+                let packed = PackedWeight::new(*level, self.precision, bias.len(), weight);
+                weight.release();
+                packed
+            });
         }
     }
 }

@@ -99,13 +99,38 @@ fn every_level_agrees_with_transformers() {
     }
 }
 
-/// Rounding factors to 8 bits costs a few parts in a thousand, on every level the same.
+/// The precision that is taken where nothing is asked for, on every level that would take it.
 #[test]
-fn bf16_gives_the_labels_and_nearly_the_logits() {
+fn three_products_of_bf16_agree_with_transformers() {
     for level in Level::ALL.into_iter().filter(|level| level.is_supported()) {
-        let (difference, labels_agree) = compare(level, Precision::Bf16);
-        assert!(difference <= 0.05 && labels_agree, "{level}: off by {difference}");
-        assert!(difference > TOLERANCE, "{level}: nothing was rounded");
+        let (difference, labels_agree) = compare(level, Precision::Bf16x3);
+        assert!(difference <= TOLERANCE && labels_agree, "{level}: off by {difference}");
+    }
+    assert_eq!(Precision::exact_on(Level::Amx), Precision::Bf16x3);
+    assert_eq!(Precision::exact_on(Level::Avx512Bf16), Precision::F32);
+}
+
+/// Rounding factors to 8 bits of a fraction costs a few parts in a thousand, on every level the same; to 256 places, a few
+/// in a hundred.
+#[test]
+fn narrow_factors_give_the_labels_and_nearly_the_logits() {
+    for level in Level::ALL.into_iter().filter(|level| level.is_supported()) {
+        for (precision, most) in [(Precision::Bf16, 0.05), (Precision::Int8, 0.5)] {
+            let (difference, labels_agree) = compare(level, precision);
+            assert!(difference <= most && labels_agree, "{level}, {precision:?}: off by {difference}");
+            assert!(difference > TOLERANCE, "{level}, {precision:?}: nothing was rounded");
+        }
+    }
+}
+
+/// The first text alone goes through the weights as they are stored, the second one packs them.
+#[test]
+fn a_warm_model_gives_the_same_bits() {
+    for precision in Precision::ALL {
+        let classifier = load_with("builtin", ClassifierOptions { precision, ..Default::default() });
+        let encodings = classifier.encode(&["The bank raised its forecast for the year."]).unwrap();
+        let cold = classifier.logits(&encodings).unwrap();
+        assert_eq!(classifier.logits(&encodings).unwrap(), cold, "{precision:?}");
     }
 }
 

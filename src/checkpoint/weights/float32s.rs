@@ -36,6 +36,16 @@ impl Float32s {
     }
 }
 
+impl Float32s {
+    /// Tells the system that a mapped file's elements are not read soon, so that they take no memory of this process; they
+    /// come back from the file when they are.
+    pub fn release(&self) {
+        if let Elements::Mapped { shared, file, bytes } = &self.0 {
+            shared.files[*file].release(bytes.clone());
+        }
+    }
+}
+
 impl From<Vec<f32>> for Float32s {
     fn from(elements: Vec<f32>) -> Float32s {
         Float32s(Elements::Converted(elements.into()))

@@ -4,8 +4,10 @@
 use crate::checkpoint::files::CheckpointFile;
 use anyhow::{ensure, Context, Result};
 use memmap2::Mmap;
+#[cfg(unix)]
+use memmap2::UncheckedAdvice;
 use std::fs::File;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::path::Path;
 
 /// The content of a file, never read as a whole: the pages of a tensor come in when it is converted.
@@ -35,6 +37,22 @@ impl FileBytes {
         Ok(bytes)
     }
 
+    /// Lets go of the whole pages of `bytes`: a later read brings them in from the file again.
+    pub(super) fn release(&self, bytes: Range<usize>) {
+        #[cfg(unix)]
+        if let Content::Mapped(map) = &self.content {
+            let start = bytes.start.next_multiple_of(page_size());
+            let end = bytes.end / page_size() * page_size();
+            if start < end {
+                // SAFETY: the pages are those of a file, and nothing was written to them: what comes back is what was
+                // there. That it may fail does no harm: they stay then.
+                let _ = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, start, end - start) };
+            }
+        }
+        #[cfg(not(unix))]
+        let _ = bytes;
+    }
+
     /// What messages call the file.
     pub(super) fn name(&self) -> &str {
         &self.name
@@ -50,6 +68,12 @@ impl Deref for FileBytes {
             Content::Mapped(map) => map,
         }
     }
+}
+
+/// Larger than any page that is in use, and a multiple of each: neighbours of a tensor lose nothing.
+#[cfg(unix)]
+const fn page_size() -> usize {
+    64 * 1024
 }
 
 fn map(path: &Path) -> Result<Mmap> {
@@ -81,6 +105,16 @@ mod tests {
     #[test]
     fn maps_what_the_file_holds() {
         assert_eq!(&open(b"abc").unwrap()[..], b"abc");
+    }
+
+    #[test]
+    fn what_was_released_comes_back() {
+        let content: Vec<u8> = (0..500_000u32).map(|i| (i / 7) as u8).collect();
+        let bytes = open(&content).unwrap();
+        for range in [0..content.len(), 10..20, 70_000..200_001, 5..5] {
+            bytes.release(range);
+            assert!(bytes[..] == content[..]);
+        }
     }
 
     #[test]
