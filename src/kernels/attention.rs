@@ -9,34 +9,39 @@ use super::simd::Simd;
 use super::{Kernel, Level, Parallelism};
 use core::ops::Range;
 
-/// Queries, keys and values of a batch, each (total_tokens, heads * head_dim), and where its sequences lie.
+/// Queries, keys and values of a batch, and where its sequences lie in them. Not every token has to ask.
 #[derive(Clone, Copy)]
 pub struct Attention<'a> {
-    /// What each token asks for.
+    /// What the asking tokens ask for, (queries, heads * head_dim).
     pub query: &'a [f32],
-    /// What each token is asked by.
+    /// What each token is asked by, (total_tokens, heads * head_dim).
     pub key: &'a [f32],
-    /// What each token answers.
+    /// What each token answers, (total_tokens, heads * head_dim).
     pub value: &'a [f32],
     /// Attention heads.
     pub heads: usize,
     /// Columns of a head.
     pub head_dim: usize,
-    /// Start of each sequence, and the end of the last.
+    /// Start of each sequence among the queries, and the end of the last.
+    pub query_offsets: &'a [usize],
+    /// Start of each sequence among the tokens, and the end of the last.
     pub offsets: &'a [usize],
 }
 
-/// softmax(q · kᵀ / sqrt(head_dim)) · v, (total_tokens, heads * head_dim); each token attends to the tokens of its own
-/// sequence.
+/// softmax(q · kᵀ / sqrt(head_dim)) · v, (queries, heads * head_dim); each query attends to the tokens of its own sequence.
 ///
 /// # Panics
-/// Where a slice's length disagrees with the others, or the offsets do not ascend from 0 to total_tokens.
+/// Where a slice's length disagrees with the others, or offsets do not ascend from 0 to the number of rows.
 pub fn attention(level: Level, parallelism: Parallelism, operands: Attention) -> Vec<f32> {
-    let Attention { query, key, value, heads, head_dim, offsets } = operands;
-    let total_tokens = offsets.last().copied().unwrap_or(0);
-    let expected = total_tokens * heads * head_dim;
-    assert!([query.len(), key.len(), value.len()] == [expected; 3], "operands of one shape");
-    assert!(offsets.first().is_none_or(|&first| first == 0) && offsets.is_sorted(), "offsets ascend from 0");
+    let Attention { query, key, value, heads, head_dim, query_offsets, offsets } = operands;
+    let rows = |offsets: &[usize]| offsets.last().copied().unwrap_or(0);
+    let expected = rows(query_offsets) * heads * head_dim;
+    assert_eq!(query.len(), expected, "queries of the offsets' number");
+    assert_eq!([key.len(), value.len()], [rows(offsets) * heads * head_dim; 2], "keys and values of one shape");
+    for offsets in [query_offsets, offsets] {
+        assert!(offsets.first().is_none_or(|&first| first == 0) && offsets.is_sorted(), "offsets ascend from 0");
+    }
+    assert_eq!(query_offsets.len(), offsets.len(), "every sequence has its queries");
     assert!(level.is_supported(), "the processor has no {level}");
     let sequences = offsets.len().saturating_sub(1);
     let mut context = Vec::with_capacity(expected);
@@ -44,11 +49,12 @@ pub fn attention(level: Level, parallelism: Parallelism, operands: Attention) ->
     parallelism.for_each(sequences * heads, |task| {
         let (sequence, head) = (task / heads, task % heads);
         let tokens = offsets[sequence]..offsets[sequence + 1];
+        let queries = query_offsets[sequence]..query_offsets[sequence + 1];
         // SAFETY: the level is supported; the pointer in `call` is that of `context`, which has room for `expected`
         // floats and outlives the call; each task writes rows and columns of its own.
-        unsafe { level.run(Head { call: &call, tokens, head }) }
+        unsafe { level.run(Head { call: &call, queries, tokens, head }) }
     });
-    // SAFETY: every token is in a sequence, and every column in a head.
+    // SAFETY: every query is in a sequence, and every column in a head.
     unsafe { context.set_len(expected) }
     context
 }
@@ -64,6 +70,7 @@ unsafe impl Sync for Call<'_> {}
 /// One head of one sequence: a task.
 struct Head<'a> {
     call: &'a Call<'a>,
+    queries: Range<usize>,
     tokens: Range<usize>,
     head: usize,
 }
@@ -71,44 +78,55 @@ struct Head<'a> {
 impl Kernel for Head<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        if self.tokens.is_empty() {
-            return;
-        }
+        let Attention { query, key, value, head_dim, .. } = self.call.operands;
+        let stride = self.row_stride();
         let mut task = Loan::for_task();
         // SAFETY: the head's part of the operands is valid, as `attention` has checked, and of the context its own; the
         // blocks are reserved for this sequence.
         unsafe {
-            let blocks = Blocks::reserve::<S>(&mut task, self.tokens.len(), self.call.operands.head_dim);
-            blocks.pack_keys::<S>(self.part(self.call.operands.key), self.row_stride());
-            blocks.pack_values::<S>(self.part(self.call.operands.value), self.row_stride());
-            for rows in row_tiles(self.tokens.len(), S::TILE_ROWS, 1) {
-                let query = self.part(self.call.operands.query).add(rows.start * self.row_stride());
-                blocks.score::<S>(rows.len(), query, self.row_stride());
+            if self.tokens.is_empty() {
+                return self.attend_to_nothing::<S>();
+            }
+            let blocks = Blocks::reserve::<S>(&mut task, self.tokens.len(), head_dim);
+            blocks.pack_keys::<S>(key.as_ptr().add(self.start(self.tokens.start)), stride);
+            blocks.pack_values::<S>(value.as_ptr().add(self.start(self.tokens.start)), stride);
+            for rows in row_tiles(self.queries.len(), S::TILE_ROWS, 1) {
+                let start = self.start(self.queries.start + rows.start);
+                blocks.score::<S>(rows.len(), query.as_ptr().add(start), stride);
                 let mut scales = [0.0; MOST_TILE_ROWS];
                 for (row, scale) in scales.iter_mut().take(rows.len()).enumerate() {
                     *scale = 1.0 / blocks.weigh::<S>(row);
                 }
                 blocks.mix::<S>(rows.len());
-                let context = self.call.context.add(self.start() + rows.start * self.row_stride());
-                blocks.store::<S>(&scales[..rows.len()], context, self.row_stride());
+                blocks.store::<S>(&scales[..rows.len()], self.call.context.add(start), stride);
             }
         }
     }
 }
 
 impl Head<'_> {
-    /// From one token to the next, in floats.
+    /// From one row to the next, in floats.
     fn row_stride(&self) -> usize {
         self.call.operands.heads * self.call.operands.head_dim
     }
 
-    /// Where the head's columns of the sequence's first token begin.
-    fn start(&self) -> usize {
-        self.tokens.start * self.row_stride() + self.head * self.call.operands.head_dim
+    /// Where the head's columns of a row begin.
+    fn start(&self, row: usize) -> usize {
+        row * self.row_stride() + self.head * self.call.operands.head_dim
     }
 
-    fn part(&self, operand: &[f32]) -> *const f32 {
-        operand[self.start()..].as_ptr()
+    /// Queries of a sequence without tokens: a sum over nothing.
+    ///
+    /// # Safety
+    /// That of [`Head`] as a kernel.
+    #[inline(always)]
+    unsafe fn attend_to_nothing<S: Simd>(&self) {
+        for query in self.queries.clone() {
+            for column in 0..self.call.operands.head_dim {
+                // SAFETY: the head's columns of a row of the context.
+                unsafe { self.call.context.add(self.start(query) + column).write(0.0) }
+            }
+        }
     }
 }
 
@@ -297,21 +315,35 @@ mod tests {
         std::iter::once(0).chain(ends).collect()
     }
 
+    /// Operands in which every token asks.
+    fn of<'a>(query: &'a [f32], key: &'a [f32], value: &'a [f32], heads: usize, offsets: &'a [usize]) -> Attention<'a> {
+        let head_dim = query.len() / heads / offsets.last().unwrap().max(&1);
+        Attention { query, key, value, heads, head_dim, query_offsets: offsets, offsets }
+    }
+
     /// Queries of `scale` make scores as far apart; values are below 1, and so is what they are mixed to.
     fn check(lengths: &[usize], heads: usize, head_dim: usize, scale: f32, tolerance: f64) {
         let mut random = Random::new((lengths.len() * heads * head_dim) as u64);
         let offsets = offsets(lengths);
-        let floats = offsets[lengths.len()] * heads * head_dim;
+        let hidden = heads * head_dim;
+        let floats = offsets[lengths.len()] * hidden;
         let (query, key) = (random.floats(floats, scale), random.floats(floats, 1.0));
         let value = random.floats(floats, 1.0);
-        let operands = Attention { query: &query, key: &key, value: &value, heads, head_dim, offsets: &offsets };
+        let operands = of(&query, &key, &value, heads, &offsets);
         let truth = truth(operands);
         let size = vec![1.0; truth.len()];
+        // The first token of each sequence asks, and no other.
+        let firsts = |rows: &[f32]| {
+            offsets[..lengths.len()].iter().flat_map(|&i| rows[i * hidden..][..hidden].to_vec()).collect::<Vec<f32>>()
+        };
+        let (first_query, first_offsets) = (firsts(&query), (0..=lengths.len()).collect::<Vec<usize>>());
+        let of_firsts = Attention { query: &first_query, query_offsets: &first_offsets, ..operands };
         for level in levels() {
             let what = format!("{level}, lengths {lengths:?}, {heads} heads of {head_dim}");
             let context = attention(level, Parallelism::Single, operands);
             assert_close(&context, &truth, &size, tolerance, &what);
             assert_eq!(attention(level, Parallelism::Pool, operands), context, "{what}, in parallel");
+            assert_eq!(attention(level, Parallelism::Single, of_firsts), firsts(&context), "{what}, first tokens");
         }
     }
 
@@ -341,14 +373,14 @@ mod tests {
         let hidden = heads * head_dim;
         let offsets = offsets(&[40, 7, 61]);
         let (query, key) = (random.floats(108 * hidden, 1.0), random.floats(108 * hidden, 1.0));
-        let operands = Attention { query: &query, key: &key, value: &key, heads, head_dim, offsets: &offsets };
+        let operands = of(&query, &key, &key, heads, &offsets);
         for level in levels() {
             let batch = attention(level, Parallelism::Single, operands);
             for pair in offsets.windows(2) {
                 let part = pair[0] * hidden..pair[1] * hidden;
                 let (query, key) = (&query[part.clone()], &key[part.clone()]);
                 let alone = [0, pair[1] - pair[0]];
-                let operands = Attention { query, key, value: key, heads, head_dim, offsets: &alone };
+                let operands = of(query, key, key, heads, &alone);
                 assert_eq!(attention(level, Parallelism::Single, operands), batch[part], "{level}");
             }
         }
@@ -359,7 +391,7 @@ mod tests {
         let (query, mut key) = ([1.0; 6], [0.25, 0.5, 0.0, 0.0, 0.25, 0.5]);
         key[2] = f32::NEG_INFINITY;
         let value = [1.0, 2.0, 1e30, 1e30, 3.0, 4.0];
-        let operands = Attention { query: &query, key: &key, value: &value, heads: 1, head_dim: 2, offsets: &[0, 3] };
+        let operands = of(&query, &key, &value, 1, &[0, 3]);
         for level in levels() {
             for row in attention(level, Parallelism::Single, operands).chunks(2) {
                 assert_eq!(row, [2.0, 3.0], "{level}");
@@ -372,8 +404,7 @@ mod tests {
         let (query, mut key) = ([1.0; 8], [0.5; 8]);
         for bad in [f32::NAN, f32::INFINITY] {
             key[1] = bad;
-            let operands =
-                Attention { query: &query, key: &key, value: &query, heads: 1, head_dim: 2, offsets: &[0, 2, 4] };
+            let operands = of(&query, &key, &query, 1, &[0, 2, 4]);
             for level in levels() {
                 let context = attention(level, Parallelism::Single, operands);
                 assert!(context[..4].iter().all(|x| x.is_nan()), "{level}: {context:?}");
@@ -385,9 +416,12 @@ mod tests {
     #[test]
     fn empty_batches_and_sequences_give_nothing() {
         for level in levels() {
-            let operands = Attention { query: &[], key: &[], value: &[], heads: 2, head_dim: 4, offsets: &[0, 0] };
+            let operands = Attention { head_dim: 4, ..of(&[], &[], &[], 2, &[0, 0]) };
             assert!(attention(level, Parallelism::Single, operands).is_empty());
-            assert!(attention(level, Parallelism::Pool, Attention { offsets: &[], ..operands }).is_empty());
+            let no_batch = Attention { query_offsets: &[], offsets: &[], ..operands };
+            assert!(attention(level, Parallelism::Pool, no_batch).is_empty());
+            let to_nothing = Attention { query: &[1.0; 8], query_offsets: &[0, 1], ..operands };
+            assert_eq!(attention(level, Parallelism::Pool, to_nothing), [0.0; 8], "{level}");
         }
     }
 }

@@ -100,9 +100,9 @@ pub(super) fn layer_norm(norm: LayerNorm, x: &[f32]) -> Vec<f64> {
     normalized.zip(parameters).map(|(x, (&weight, &bias))| x * f64::from(weight) + f64::from(bias)).collect()
 }
 
-/// Attention, token by token and head by head.
+/// Attention, token by token and head by head; every token asks.
 pub(super) fn attention(operands: Attention) -> Vec<f64> {
-    let Attention { query, key, value, heads, head_dim, offsets } = operands;
+    let Attention { query, key, value, heads, head_dim, offsets, .. } = operands;
     let at = |operand: &[f32], token: usize, column: usize| f64::from(operand[token * heads * head_dim + column]);
     let mut context = Vec::with_capacity(query.len());
     for tokens in offsets.windows(2).map(|pair| pair[0]..pair[1]) {

@@ -5,23 +5,25 @@ use candle_core::{DType, Result, Tensor};
 
 /// softmax(q · kᵀ / sqrt(head_dim)) · v, a head and a sequence at a time.
 ///
-/// `query`, `key`, `value` and the result have the shape (total_tokens, heads * head_dim).
+/// `query` and the result have the shape (queries, heads * head_dim), divided by `queries`; `key` and `value`
+/// (total_tokens, heads * head_dim), divided by `sequences`.
 pub(super) fn attention(
     query: &Tensor,
     key: &Tensor,
     value: &Tensor,
     heads: usize,
+    queries: &Sequences,
     sequences: &Sequences,
 ) -> Result<Tensor> {
-    let padding = Padding::of(sequences);
-    let query = padding.pad(query, heads)?;
+    let (query_padding, padding) = (Padding::of(queries), Padding::of(sequences));
+    let query = query_padding.pad(query, heads)?;
     let key = padding.pad(key, heads)?;
     let value = padding.pad(value, heads)?;
     let scale = 1.0 / (query.dim(3)? as f64).sqrt();
     let scores = (query.matmul(&key.t()?)? * scale)?;
     let scores = padding.mask(scores)?;
     let probabilities = candle_nn::ops::softmax_last_dim(&scores)?;
-    padding.unpad(&probabilities.matmul(&value)?)
+    query_padding.unpad(&probabilities.matmul(&value)?)
 }
 
 /// How packed sequences lie in a padded batch: what candle's batched matrix products take.
@@ -64,7 +66,7 @@ impl Padding {
         }
     }
 
-    /// Scores of (batch, heads, longest, longest) with -inf at the padding keys. Every row keeps its own sequence's
+    /// Scores of (batch, heads, queries, longest) with -inf at the padding keys. Every row keeps its own sequence's
     /// keys, at least one, so that no softmax is of -inf alone, in any dtype.
     fn mask(&self, scores: Tensor) -> Result<Tensor> {
         if self.is_even() {
@@ -94,5 +96,39 @@ impl Padding {
     fn padded_rows(&self) -> Vec<u32> {
         let rows = self.lengths.iter().enumerate();
         rows.flat_map(|(i, &length)| (0..length).map(move |j| (i * self.longest + j) as u32)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cpu;
+    use super::*;
+    use crate::kernels::{Level, Parallelism};
+    use candle_core::Device;
+
+    /// What a GPU computes against what the kernels do, on sequences of one length and of several, all tokens asking and
+    /// the first ones alone.
+    #[test]
+    fn candles_operations_agree_with_the_kernels() {
+        let (heads, hidden) = (3, 24);
+        for offsets in [&[0, 5, 10, 15][..], &[0, 4, 5, 12, 14]] {
+            let sequences = Sequences { offsets };
+            let tokens = offsets[offsets.len() - 1];
+            let firsts: Vec<usize> = (0..offsets.len()).collect();
+            let starts = Tensor::new(sequences.starts(), &Device::Cpu).unwrap();
+            let random = || Tensor::randn(0f32, 1.0, (tokens, hidden), &Device::Cpu).unwrap();
+            let (query, key, value) = (random(), random(), random());
+            let first_query = query.index_select(&starts, 0).unwrap();
+            for (query, queries) in [(&query, &sequences), (&first_query, &Sequences { offsets: &firsts })] {
+                let candles = attention(query, &key, &value, heads, queries, &sequences).unwrap();
+                let level = Level::detect();
+                let kernels =
+                    cpu::attention(level, Parallelism::Single, query, &key, &value, heads, queries, &sequences);
+                let kernels = kernels.unwrap();
+                assert_eq!(candles.dims(), kernels.dims());
+                let difference = (candles - kernels).unwrap().abs().unwrap().max_all().unwrap();
+                assert!(difference.to_scalar::<f32>().unwrap() < 2e-6, "{offsets:?}: {difference}");
+            }
+        }
     }
 }

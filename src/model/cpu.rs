@@ -1,5 +1,6 @@
 //! The CPU kernels as candle's custom operations: tensors in, a tensor out.
 
+use super::Sequences;
 use crate::kernels::{self, Level, Parallelism};
 use candle_core::{bail, CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 
@@ -85,6 +86,7 @@ impl CustomOp2 for LayerNormOp<'_> {
 }
 
 /// See [`kernels::attention`].
+#[expect(clippy::too_many_arguments, reason = "three operands, how they are divided, and who works")]
 pub(super) fn attention(
     level: Level,
     parallelism: Parallelism,
@@ -92,15 +94,18 @@ pub(super) fn attention(
     key: &Tensor,
     value: &Tensor,
     heads: usize,
-    offsets: &[usize],
+    queries: &Sequences,
+    sequences: &Sequences,
 ) -> Result<Tensor> {
-    query.apply_op3_no_bwd(key, value, &AttentionOp { level, parallelism, heads, offsets })
+    let (query_offsets, offsets) = (queries.offsets, sequences.offsets);
+    query.apply_op3_no_bwd(key, value, &AttentionOp { level, parallelism, heads, query_offsets, offsets })
 }
 
 struct AttentionOp<'a> {
     level: Level,
     parallelism: Parallelism,
     heads: usize,
+    query_offsets: &'a [usize],
     offsets: &'a [usize],
 }
 
@@ -119,10 +124,12 @@ impl CustomOp3 for AttentionOp<'_> {
         value_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let shape = query_layout.shape().clone();
-        let (tokens, hidden) = shape.dims2()?;
-        let is_one_shape = key_layout.shape() == &shape && value_layout.shape() == &shape;
-        if !is_one_shape || hidden % self.heads != 0 || self.offsets.last() != Some(&tokens) {
-            bail!("attention: {} heads over {shape:?}, sequences end at {:?}", self.heads, self.offsets.last());
+        let (queries, hidden) = shape.dims2()?;
+        let key_shape = key_layout.shape();
+        let is_one_width = key_shape.dims2()?.1 == hidden && value_layout.shape() == key_shape;
+        let ends = [self.query_offsets.last(), self.offsets.last()];
+        if !is_one_width || hidden % self.heads != 0 || ends != [Some(&queries), Some(&key_shape.dims2()?.0)] {
+            bail!("attention: {} heads, queries {shape:?}, keys {key_shape:?}, sequences end at {ends:?}", self.heads);
         }
         let operands = kernels::Attention {
             query: elements(query, query_layout, self.name())?,
@@ -130,6 +137,7 @@ impl CustomOp3 for AttentionOp<'_> {
             value: elements(value, value_layout, self.name())?,
             heads: self.heads,
             head_dim: hidden / self.heads,
+            query_offsets: self.query_offsets,
             offsets: self.offsets,
         };
         Ok((CpuStorage::F32(kernels::attention(self.level, self.parallelism, operands)), shape))

@@ -50,17 +50,25 @@ impl Encoder {
         })
     }
 
-    /// (total_tokens, hidden) to (total_tokens, hidden).
+    /// (total_tokens, hidden) to (sequences, hidden), the last hidden state of each sequence's first token.
     pub(super) fn forward(
         &self,
-        hidden_states: Tensor,
+        mut hidden_states: Tensor,
         sequences: &Sequences,
         parallelism: Parallelism,
     ) -> Result<Tensor> {
-        self.layers.iter().try_fold(hidden_states, |hidden_states, layer| {
-            let attended = layer.attention.forward(&hidden_states, sequences, parallelism)?;
-            layer.feed_forward.forward(&attended, parallelism)
-        })
+        let starts = Tensor::new(sequences.starts(), hidden_states.device())?;
+        let first_of_each: Vec<usize> = (0..sequences.offsets.len()).collect();
+        let firsts = Sequences { offsets: &first_of_each };
+        for (i, layer) in self.layers.iter().enumerate() {
+            // Behind the last layer nobody asks for the other tokens, who are still asked in it.
+            let is_last = i + 1 == self.layers.len();
+            let asking = if is_last { hidden_states.index_select(&starts, 0)? } else { hidden_states.clone() };
+            let queries = if is_last { &firsts } else { sequences };
+            let attended = layer.attention.forward(&asking, queries, &hidden_states, sequences, parallelism)?;
+            hidden_states = layer.feed_forward.forward(&attended, parallelism)?;
+        }
+        Ok(hidden_states)
     }
 }
 
@@ -88,15 +96,24 @@ impl Attention {
         })
     }
 
-    fn forward(&self, hidden_states: &Tensor, sequences: &Sequences, parallelism: Parallelism) -> Result<Tensor> {
-        let query = self.query.forward(hidden_states, parallelism)?;
+    /// The states `asking`, whose sequences are `queries`, after they have attended to `hidden_states`, whose sequences are
+    /// `sequences`.
+    fn forward(
+        &self,
+        asking: &Tensor,
+        queries: &Sequences,
+        hidden_states: &Tensor,
+        sequences: &Sequences,
+        parallelism: Parallelism,
+    ) -> Result<Tensor> {
+        let query = self.query.forward(asking, parallelism)?;
         let key = self.key.forward(hidden_states, parallelism)?;
         let value = self.value.forward(hidden_states, parallelism)?;
         let context = match self.level {
-            Some(level) => cpu::attention(level, parallelism, &query, &key, &value, self.heads, sequences.offsets)?,
-            None => attention(&query, &key, &value, self.heads, sequences)?,
+            Some(level) => cpu::attention(level, parallelism, &query, &key, &value, self.heads, queries, sequences)?,
+            None => attention(&query, &key, &value, self.heads, queries, sequences)?,
         };
-        self.layer_norm.forward(&self.output.forward(&context, parallelism)?, hidden_states, parallelism)
+        self.layer_norm.forward(&self.output.forward(&context, parallelism)?, asking, parallelism)
     }
 }
 

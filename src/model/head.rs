@@ -2,7 +2,6 @@
 
 use super::layers::Linear;
 use super::parameters::Parameters;
-use super::Sequences;
 use crate::checkpoint::config::Config;
 use crate::kernels::Parallelism;
 use candle_core::{DType, Result, Tensor};
@@ -22,17 +21,9 @@ impl Pooler {
         Ok(Self { dense: Linear::load(parameters.pp("dense"), config.hidden_size, config.hidden_size)? })
     }
 
-    /// (total_tokens, hidden) to (sequences, hidden).
-    pub(super) fn forward(
-        &self,
-        hidden_states: &Tensor,
-        sequences: &Sequences,
-        parallelism: Parallelism,
-    ) -> Result<Tensor> {
-        let starts = &sequences.offsets[..sequences.offsets.len() - 1];
-        let starts: Vec<u32> = starts.iter().map(|&offset| offset as u32).collect();
-        let first = hidden_states.index_select(&Tensor::new(starts, hidden_states.device())?, 0)?;
-        self.dense.forward(&first, parallelism)?.tanh()
+    /// (sequences, hidden) to (sequences, hidden).
+    pub(super) fn forward(&self, first_states: &Tensor, parallelism: Parallelism) -> Result<Tensor> {
+        self.dense.forward(first_states, parallelism)?.tanh()
     }
 }
 

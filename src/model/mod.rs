@@ -2,7 +2,7 @@
 //!
 //! Hidden states have the shape (total_tokens, hidden_size): the sequences of a batch stand one behind the other
 //! without padding, so that every layer but attention is indifferent to where one ends. Attention alone takes the
-//! offsets. Submodules are named as the parts of the model are in transformers' `modeling_bert.py`, from which the
+//! offsets. The head reads each sequence's first state and no other, so the last layer computes no other. Submodules are named as the parts of the model are in transformers' `modeling_bert.py`, from which the
 //! formulas come.
 
 mod attention;
@@ -40,6 +40,11 @@ impl Sequences<'_> {
 
     fn longest(&self) -> usize {
         self.lengths().max().unwrap_or(0)
+    }
+
+    /// Where each sequence begins among the tokens: its `[CLS]`.
+    fn starts(&self) -> Vec<u32> {
+        self.offsets[..self.offsets.len() - 1].iter().map(|&offset| offset as u32).collect()
     }
 }
 
@@ -95,8 +100,8 @@ impl BertForSequenceClassification {
     pub fn forward(&self, batch: &Batch, parallelism: Parallelism) -> Result<Vec<Vec<f32>>> {
         let sequences = Sequences { offsets: &batch.offsets };
         let hidden_states = self.embeddings.forward(&batch.input_ids, &sequences, &self.device, parallelism)?;
-        let hidden_states = self.encoder.forward(hidden_states, &sequences, parallelism)?;
-        let pooled_output = self.pooler.forward(&hidden_states, &sequences, parallelism)?;
+        let first_states = self.encoder.forward(hidden_states, &sequences, parallelism)?;
+        let pooled_output = self.pooler.forward(&first_states, parallelism)?;
         self.classifier.forward(&pooled_output, parallelism)
     }
 }

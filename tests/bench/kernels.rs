@@ -116,8 +116,8 @@ fn attention(report: &Report) -> std::io::Result<()> {
         for (length, count) in [(16, 32), (53, 10), (128, 4), (512, 1)] {
             let operand = numbers(length * count * heads * head_dim);
             let offsets: Vec<usize> = (0..=count).map(|i| i * length).collect();
-            let operands =
-                Attention { query: &operand, key: &operand, value: &operand, heads, head_dim, offsets: &offsets };
+            let (query, key, value) = (&operand, &operand, &operand);
+            let operands = Attention { query, key, value, heads, head_dim, query_offsets: &offsets, offsets: &offsets };
             report.line(&format!("attention {heads} x {head_dim}, {count} of {length} tokens"), || {
                 black_box(kernels::attention(report.level, Parallelism::Single, operands));
                 (4 * count * length * length * heads * head_dim) as u64
