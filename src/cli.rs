@@ -139,9 +139,9 @@ pub struct Cli {
     #[arg(long, value_name = "N", help_heading = "Computing")]
     pub threads: Option<usize>,
 
-    /// Tokens that go through the model together
-    #[arg(long, value_name = "N", default_value_t = 1024, help_heading = "Computing")]
-    pub max_batch_tokens: usize,
+    /// Tokens that go through the model together [default: 384 on a CPU, for each thread, 8192 on a GPU]
+    #[arg(long, value_name = "N", help_heading = "Computing")]
+    pub max_batch_tokens: Option<usize>,
 
     /// No progress, no notes on standard error; errors are still told
     #[arg(short, long)]

@@ -75,8 +75,8 @@ pub struct ComputingOptions {
     pub precision: Precision,
     /// `--threads`; without it one a core.
     pub threads: Option<NonZeroUsize>,
-    /// `--max-batch-tokens`.
-    pub max_batch_tokens: usize,
+    /// `--max-batch-tokens`; without it as many as are fast.
+    pub max_batch_tokens: Option<usize>,
 }
 
 /// What is told on standard error beside errors.
@@ -131,7 +131,7 @@ impl Options {
                     Dtype::Int8 => Precision::Int8,
                 },
                 threads: positive("--threads", cli.threads)?,
-                max_batch_tokens: cli.max_batch_tokens.max(1),
+                max_batch_tokens: cli.max_batch_tokens.map(|tokens| tokens.max(1)),
             },
             verbosity: match (cli.quiet, cli.verbose) {
                 (true, true) => return usage("--quiet and --verbose contradict each other: give one"),

@@ -3,8 +3,8 @@
 //! Weights may stay where they are and as they are, row-major (out, in), in a mapped file for instance. A few panels'
 //! worth of their rows is turned into the layout that the product reads as it goes, in each call: a third of a cycle for
 //! each weight, where a row of x costs a sixteenth (AVX-512, float32). That is a tenth of the time at 50 rows and a
-//! fiftieth at 250; in return there is no second copy of the model in memory, and no wait for one to be made. Weights that
-//! are narrower than float32 once packed, and are multiplied faster, are better packed once: see `weight.rs`.
+//! fiftieth at 250, and for a single text it is less than a copy of the model costs to make. For more than one the weights
+//! are better packed once: see `weight.rs`.
 
 use super::factors::{Factors, Precision};
 use super::product::{pack_rows, row_tiles, PANEL_BLOCK, ROW_STRIDE};

@@ -1,8 +1,8 @@
 //! The weights of a linear layer: where they are stored, or packed once into the layout that the product reads.
 //!
 //! Packed weights are the panels of a product, one behind the other, each a block of K after the other, as `product.rs`
-//! describes them. They cost memory, half as much as float32 in bf16 and a quarter in eight bits, and the time to make
-//! them; a product with stored weights makes the blocks as it goes, every time.
+//! describes them. They take as much memory as the stored ones in float32 and bf16x3, half of it in bf16 and a quarter in
+//! eight bits, and time to make; a product with stored weights makes the blocks as it goes, every time.
 
 use super::factors::{Factors, Precision};
 use super::product::{k_blocks, pack_columns, K_BLOCK, MAX_LANES};
@@ -99,6 +99,11 @@ pub struct PackedWeight {
 }
 
 impl PackedWeight {
+    /// Whether products are faster with packed weights: the gemm crate's packs them in its own way, each time.
+    pub fn is_of_use(level: Level, precision: Precision) -> bool {
+        (level, precision) != (Level::Portable, Precision::F32)
+    }
+
     /// Packs `weight`, (out, in) row-major.
     ///
     /// # Panics

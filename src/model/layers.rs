@@ -7,7 +7,7 @@ use crate::checkpoint::config::Config;
 use crate::checkpoint::weights::Float32s;
 use crate::kernels::{self, Activation, Level, PackedWeight, Parallelism, Precision, Weight};
 use candle_core::{Module, Result, Tensor};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// act(x · Wᵀ + b), with W of the shape (out, in).
 pub(super) struct Linear {
@@ -21,12 +21,30 @@ enum LinearWeights {
     Kernel(KernelWeights),
 }
 
-/// What the kernels read: the weights where the checkpoint has them, and packed as soon as they have been.
+/// What the kernels read.
 struct KernelWeights {
     level: Level,
-    weight: Float32s,
+    /// The weights where the checkpoint has them, until they are packed.
+    stored: Mutex<Option<Float32s>>,
     packed: OnceLock<PackedWeight>,
     bias: Float32s,
+}
+
+impl KernelWeights {
+    fn stored(&self) -> Option<Float32s> {
+        self.stored.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Packs the weights, unless they are, and lets go of the stored ones.
+    fn pack(&self, precision: Precision) {
+        self.packed.get_or_init(|| {
+            let stored = self.stored().expect("stored weights go when they are packed, which is done once");
+            PackedWeight::new(self.level, precision, self.bias.len(), &stored)
+        });
+        if let Some(stored) = self.stored.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            stored.release();
+        }
+    }
 }
 
 impl Linear {
@@ -44,7 +62,7 @@ impl Linear {
         let weights = match parameters.level() {
             Some(level) => LinearWeights::Kernel(KernelWeights {
                 level,
-                weight: parameters.float32s(&[out_dim, in_dim], "weight")?,
+                stored: Mutex::new(Some(parameters.float32s(&[out_dim, in_dim], "weight")?)),
                 packed: OnceLock::new(),
                 bias: parameters.float32s(&[out_dim], "bias")?,
             }),
@@ -60,25 +78,26 @@ impl Linear {
     pub(super) fn forward(&self, xs: &Tensor, parallelism: Parallelism) -> Result<Tensor> {
         match &self.weights {
             LinearWeights::Candle(linear) => activate(self.activation, linear.forward(xs)?),
-            LinearWeights::Kernel(KernelWeights { level, weight, packed, bias }) => {
-                let weight = packed.get().map_or(Weight::Stored(weight), Weight::Packed);
-                let layer = kernels::Linear { weight, bias, activation: self.activation, precision: self.precision };
-                cpu::linear(*level, parallelism, layer, xs)
+            LinearWeights::Kernel(weights) => {
+                // Asked for first: they are packed by the time that there are none.
+                let stored = weights.stored();
+                let weight = match (weights.packed.get(), &stored) {
+                    (Some(packed), _) => Weight::Packed(packed),
+                    (None, stored) => Weight::Stored(stored.as_ref().expect("weights are stored, or packed")),
+                };
+                let (activation, precision) = (self.activation, self.precision);
+                let layer = kernels::Linear { weight, bias: &weights.bias, activation, precision };
+                cpu::linear(weights.level, parallelism, layer, xs)
             }
         }
     }
 
-    /// Packs the weights for the kernels, where that makes them smaller and the products faster; float32 gains little from
-    /// a second copy. Takes one thread, and the others of a pool may wait for it without harm.
+    /// Packs the weights for the kernels, where that makes products faster. Takes one thread, for which others may wait.
     pub(super) fn pack(&self) {
-        if let (LinearWeights::Kernel(KernelWeights { level, weight, packed, bias }), true) =
-            (&self.weights, self.precision != Precision::F32)
-        {
-            packed.get_or_init(|| {
-                let packed = PackedWeight::new(*level, self.precision, bias.len(), weight);
-                weight.release();
-                packed
-            });
+        if let LinearWeights::Kernel(weights) = &self.weights {
+            if PackedWeight::is_of_use(weights.level, self.precision) {
+                weights.pack(self.precision);
+            }
         }
     }
 }

@@ -185,7 +185,7 @@ fn settings(task: &ClassificationOptions, checkpoint: &CheckpointOptions, comput
         ("max-length", format!("{:?}", checkpoint.max_length)),
         ("dtype", format!("{:?}", computing.precision)),
         ("cpu-level", computing.cpu_level.to_string()),
-        ("max-batch-tokens", computing.max_batch_tokens.to_string()),
+        ("max-batch-tokens", format!("{:?}", computing.max_batch_tokens)),
         ("inputs", format!("{:?}", task.inputs)),
         ("reading", format!("{:?}", task.reading)),
         ("records", format!("{:?}", task.records)),

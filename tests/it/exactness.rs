@@ -29,7 +29,14 @@ fn references(path: &Path) -> Vec<Reference> {
 }
 
 fn load(model: &str, max_length: usize, max_batch_tokens: usize) -> Classifier {
-    load_with(model, ClassifierOptions { max_length: Some(max_length), max_batch_tokens, ..Default::default() })
+    load_with(
+        model,
+        ClassifierOptions {
+            max_length: Some(max_length),
+            max_batch_tokens: Some(max_batch_tokens),
+            ..Default::default()
+        },
+    )
 }
 
 fn load_with(model: &str, options: ClassifierOptions) -> Classifier {

@@ -32,6 +32,8 @@ impl Float32s {
         let count = located.placed.shape().iter().product();
         let mut elements = Vec::with_capacity(count);
         shared.view(located).extend_float32s(0..count, &mut elements)?;
+        // Read once, and not again soon.
+        shared.files[located.file].release(located.placed.bytes());
         Ok(elements.into())
     }
 }

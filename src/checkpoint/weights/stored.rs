@@ -102,6 +102,11 @@ impl Placed {
         &self.shape
     }
 
+    /// The bytes of the file that the elements are among.
+    pub(super) fn bytes(&self) -> Range<usize> {
+        self.bytes.clone()
+    }
+
     /// The bytes that hold the elements one behind the other as float32 in this machine's byte order; `None` where they
     /// are stored in another way.
     pub(super) fn contiguous_float32s(&self) -> Option<Range<usize>> {
