@@ -112,6 +112,11 @@ impl Classifier {
         self.tokenization.max_length()
     }
 
+    /// Whether the kernels do the work, rather than a GPU.
+    pub fn is_on_cpu(&self) -> bool {
+        self.is_on_cpu
+    }
+
     /// The token ids of each text, in order.
     ///
     /// # Errors

@@ -81,6 +81,17 @@ fn load(options: CheckpointOptions, computing: &ComputingOptions, progress: &Pro
     };
     let classifier =
         Classifier::load(&checkpoint, &options).with_context(|| format!("cannot load the checkpoint {checkpoint}"))?;
+    let (level, precision) = (computing.cpu_level, computing.precision);
+    progress.detail(&format!(
+        "computing: {} in {precision}",
+        if classifier.is_on_cpu() { level.to_string() } else { "a GPU".into() }
+    ));
+    if classifier.is_on_cpu() && !precision.is_native_on(level) {
+        progress.note(&format!(
+            "this processor has no instructions for {precision} (its kernels are {level}): the same arithmetic is done in \
+             float32, and slower than --dtype f32"
+        ));
+    }
     progress.detail(&format!(
         "labels: {}; longest text: {} tokens",
         classifier.labels().join(", "),

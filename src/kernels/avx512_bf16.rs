@@ -3,6 +3,7 @@
 
 use super::avx512::Avx512;
 use super::factors::Factors;
+use super::product::{K_BLOCK, SHORT_CHAIN};
 use super::quantization::Grid;
 use super::simd::Simd;
 use super::ProductKernel;
@@ -28,6 +29,8 @@ impl<const PLANES: usize> Factors for Pairs<PLANES> {
     type S = Avx512;
     const DEPTH: usize = 2;
     const PLANES: usize = PLANES;
+    // Beside what one part leaves off, the rounding of sums is nothing.
+    const CHAIN: usize = if PLANES == 1 { K_BLOCK } else { SHORT_CHAIN };
 
     #[inline(always)]
     unsafe fn multiply_add(a: __m512, b: __m512, sums: __m512) -> __m512 {

@@ -3,6 +3,7 @@
 
 use super::avx512::Avx512;
 use super::factors::Factors;
+use super::product::K_BLOCK;
 use super::quantization::Grid;
 use super::simd::Simd;
 use super::ProductKernel;
@@ -26,6 +27,8 @@ pub(super) struct Quads;
 impl Factors for Quads {
     type S = Avx512;
     const DEPTH: usize = 4;
+    // Integers are added exactly.
+    const CHAIN: usize = K_BLOCK;
     const ON_GRID: bool = true;
 
     #[inline(always)]

@@ -2,11 +2,12 @@
 //! integers of eight bits.
 
 use super::peak;
-use super::product::{self, MAX_LANES, PLANE_STRIDE};
+use super::product::{self, K_BLOCK, MAX_LANES, PLANE_STRIDE, SHORT_CHAIN};
 use super::quantization::Grid;
 use super::simd::Simd;
 use super::Level;
 use core::marker::PhantomData;
+use std::fmt;
 
 /// The arithmetic of a linear layer's product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,9 +23,29 @@ pub enum Precision {
     Int8,
 }
 
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Precision::F32 => "f32",
+            Precision::Bf16x3 => "bf16x3",
+            Precision::Bf16 => "bf16",
+            Precision::Int8 => "int8",
+        })
+    }
+}
+
 impl Precision {
     /// All, the most exact first.
     pub const ALL: [Precision; 4] = [Precision::F32, Precision::Bf16x3, Precision::Bf16, Precision::Int8];
+
+    /// Whether the level has instructions for it. Others do the same arithmetic on float32 numbers, no faster than that.
+    pub fn is_native_on(self, level: Level) -> bool {
+        match self {
+            Precision::F32 => true,
+            Precision::Bf16x3 | Precision::Bf16 => level >= Level::Avx512Bf16,
+            Precision::Int8 => level >= Level::Avx512Vnni,
+        }
+    }
 
     /// The fastest on a level with which logits agree with those of float32 to four decimal places.
     pub fn exact_on(level: Level) -> Precision {
@@ -47,6 +68,8 @@ pub(super) trait Factors {
     const DEPTH: usize = 1;
     /// Parts of which a number consists, each packed into lanes of its own.
     const PLANES: usize = 1;
+    /// Lanes whose products are added up in a register before their sum is added to the others.
+    const CHAIN: usize = SHORT_CHAIN;
     /// Rows of a tile of the product.
     const TILE_ROWS: usize = Self::S::TILE_ROWS;
     /// The rows of a tile that are read and written in any case, whatever they hold, are a multiple of this.
@@ -188,6 +211,7 @@ pub(super) struct Rounded<S, const PLANES: usize>(PhantomData<S>);
 impl<S: Simd, const PLANES: usize> Factors for Rounded<S, PLANES> {
     type S = S;
     const PLANES: usize = PLANES;
+    const CHAIN: usize = if PLANES == 1 { K_BLOCK } else { SHORT_CHAIN };
 
     #[inline(always)]
     unsafe fn multiply_add(a: S::V, b: S::V, sums: S::V) -> S::V {
@@ -214,6 +238,7 @@ pub(super) struct Placed<S>(PhantomData<S>);
 #[expect(unsafe_op_in_unsafe_fn, reason = "the trait's contract is that of the calls")]
 impl<S: Simd> Factors for Placed<S> {
     type S = S;
+    const CHAIN: usize = K_BLOCK;
     const ON_GRID: bool = true;
 
     #[inline(always)]

@@ -15,11 +15,11 @@ use core::ops::Range;
 
 /// Longest block of K. 192 rows of a panel of 32 columns are 24 KiB of a 32 KiB first-level cache.
 pub(super) const K_BLOCK: usize = 192;
-/// Products that are added one to the other in a register before their sum is added to C. Rounding errors grow with the
-/// square root of a chain's length. On random weights (128 wide, 2 layers), which magnify them, logits are off by
-/// 2.5e-5 with chains of 192 and by 1.8e-5 with chains of 64 (root mean square; PyTorch in float32 1.7e-5); on
-/// BERT-base by 5.5e-6. That costs one or two cycles in a hundred.
-const CHAIN: usize = 64;
+/// Lanes whose products are added one to the other in a register before their sum is added to C, where float32 sums shall
+/// be as exact as they can. Rounding errors grow with the square root of a chain's length. On random weights (128 wide, 2
+/// layers), which magnify them, logits are off by 2.5e-5 with chains of 192 and by 1.8e-5 with chains of 64 (root mean
+/// square; PyTorch in float32 1.7e-5); on BERT-base by 5.5e-6. That costs one or two cycles in a hundred, of float32.
+pub(super) const SHORT_CHAIN: usize = 64;
 /// From the lanes of the first parts of a row of a packed block of A to those of the second.
 pub(super) const PLANE_STRIDE: usize = K_BLOCK / 2;
 /// From one row of a packed block of A to the next, in floats: an odd number of cache lines.
@@ -93,8 +93,8 @@ unsafe fn tile_of<F: Factors + ?Sized, const ROWS: usize>(
 ) {
     // SAFETY: the caller's contract covers every row below `ROWS` and every step below `k`.
     unsafe {
-        for first in (0..k).step_by(CHAIN) {
-            let end = (first + CHAIN).min(k);
+        for first in (0..k).step_by(F::CHAIN) {
+            let end = (first + F::CHAIN).min(k);
             let mut sums = [[F::S::splat(0.0); 2]; ROWS];
             for step in first..end {
                 let b = b.add(step * 2 * F::S::LANES);

@@ -35,10 +35,10 @@ fn main() -> std::io::Result<()> {
     };
     let levels = Level::ALL.into_iter().filter(|&level| level.is_supported() && chosen.is_none_or(|it| it == level));
     for level in levels {
-        for precision in Precision::ALL {
+        for precision in Precision::ALL.into_iter().filter(|precision| precision.is_native_on(level)) {
             let work = || peak::multiply_add(level, precision, 100_000);
             let report = Report { level, peak: best(work), only: only.as_deref() };
-            report.line(&format!("multiply and add, {precision:?}"), work)?;
+            report.line(&format!("multiply and add, {precision}"), work)?;
             linear(&report, precision)?;
         }
         let report =
@@ -100,7 +100,7 @@ fn linear(report: &Report, precision: Precision) -> std::io::Result<()> {
         for (rows, parallelism) in ROWS {
             let x = numbers(rows * k);
             let turn = Cell::new(0);
-            report.line(&format!("linear {k} to {out}, {precision:?}, {rows} rows, {parallelism:?}"), || {
+            report.line(&format!("linear {k} to {out}, {precision}, {rows} rows, {parallelism:?}"), || {
                 turn.set((turn.get() + 1) % LAYERS);
                 let layer = Linear { weight: layer_weight(turn.get()), bias: &bias, activation, precision };
                 black_box(kernels::linear(report.level, parallelism, layer, &x, None));

@@ -1,0 +1,104 @@
+//! The whole classifier, from texts to predictions: sentences a second for each level of CPU kernels and each arithmetic
+//! that it has instructions for, many texts at once and one at a time, and tokenization's share of the time.
+//!
+//!     cargo bench --bench classifier [-- MODEL [FILE]]
+//!
+//! MODEL is a local checkpoint, by default the embedded model; FILE has a text a line, by default made-up ones.
+//! `AGNEWS_CPU` picks one level.
+
+use agnews::checkpoint::hub::{Hub, HubOptions};
+use agnews::checkpoint::{Checkpoint, CheckpointSpec};
+use agnews::classifier::{Classifier, ClassifierOptions};
+use agnews::kernels::{Level, Precision};
+use agnews::model::DeviceChoice;
+use anyhow::{Error, Result};
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+/// How long each figure is measured, after a first run that warms the model up.
+const PERIOD: Duration = Duration::from_secs(2);
+/// Texts that are classified in one call.
+const MANY: usize = 128;
+
+fn main() -> Result<()> {
+    let mut arguments = std::env::args().skip(1).filter(|argument| !argument.starts_with("--"));
+    let spec = CheckpointSpec::parse(&arguments.next().unwrap_or("builtin".into()), None).map_err(Error::msg)?;
+    let hub = Hub::new(HubOptions::from_env(&|_| None, true), &());
+    let checkpoint = Checkpoint::open(&spec, &hub)?;
+    let texts: Vec<String> = match arguments.next() {
+        Some(file) => std::fs::read_to_string(file)?.lines().take(MANY).map(str::to_owned).collect(),
+        None => (0..MANY).map(made_up).collect(),
+    };
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let chosen: Option<Level> = match std::env::var("AGNEWS_CPU") {
+        Ok(level) => Some(level.parse().map_err(Error::msg)?),
+        Err(_) => None,
+    };
+    let mut out = std::io::stdout();
+    writeln!(out, "{} texts of {checkpoint}, {} threads", texts.len(), rayon::current_num_threads())?;
+    writeln!(out, "{:11} {:7} {:>12} {:>12} {:>13}", "level", "dtype", "at once, /s", "singly, /s", "tokenization")?;
+    for level in Level::ALL.into_iter().filter(|&level| level.is_supported() && chosen.is_none_or(|it| it == level)) {
+        for precision in Precision::ALL.into_iter().filter(|precision| precision.is_native_on(level)) {
+            let options =
+                ClassifierOptions { cpu_level: level, precision, device: DeviceChoice::Cpu, ..Default::default() };
+            let classifier = Classifier::load(&checkpoint, &options)?;
+            let at_once = median(|| classifier.classify(&texts).map(drop))?;
+            let tokenization = median(|| classifier.encode(&texts).map(drop))?;
+            let mut turn = texts.iter().cycle();
+            let singly = median(|| classifier.classify(&[turn.next().expect("a cycle does not end")]).map(drop))?;
+            writeln!(
+                out,
+                "{level:11} {precision:7} {:12.1} {:12.1} {:11.1} %",
+                texts.len() as f64 / at_once,
+                1.0 / singly,
+                100.0 * tokenization / at_once
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// The median of the seconds that `work` takes, run until the period is over.
+fn median(mut work: impl FnMut() -> Result<()>) -> Result<f64> {
+    work()?;
+    let start = Instant::now();
+    let mut seconds = Vec::new();
+    while start.elapsed() < PERIOD || seconds.len() < 3 {
+        let run = Instant::now();
+        work()?;
+        seconds.push(run.elapsed().as_secs_f64());
+    }
+    seconds.sort_by(f64::total_cmp);
+    Ok(seconds[seconds.len() / 2])
+}
+
+/// A text of 20 to 60 words, of which no two are alike.
+fn made_up(number: usize) -> String {
+    const WORDS: [&str; 23] = [
+        "the",
+        "company",
+        "said",
+        "on",
+        "Tuesday",
+        "that",
+        "its",
+        "new",
+        "orbiter",
+        "would",
+        "reach",
+        "Saturn's",
+        "rings",
+        "after",
+        "a",
+        "goalless",
+        "draw",
+        "in",
+        "Lisbon",
+        "while",
+        "prices",
+        "fell",
+        "unexpectedly",
+    ];
+    let words = (0..20 + number * 7 % 41).map(|i| WORDS[(number * 5 + i * (1 + number % 11)) % WORDS.len()]);
+    words.collect::<Vec<_>>().join(" ") + "."
+}
