@@ -90,13 +90,12 @@ fn linear(report: &Report, precision: Precision) -> std::io::Result<()> {
         let (weight, bias) = (numbers(k * out), numbers(out));
         let activation = if out > k { Activation::Gelu } else { Activation::Identity };
         // As the model has them once it is warm.
-        let stored = vec![weight; if precision == Precision::F32 { LAYERS } else { 1 }];
-        let pack = || PackedWeight::new(report.level, precision, out, &stored[0]);
-        let packed: Vec<PackedWeight> = (stored.len()..LAYERS).chain([0]).map(|_| pack()).collect();
-        let layer_weight = |i: usize| match precision {
-            Precision::F32 => Weight::Stored(&stored[i]),
-            _ => Weight::Packed(&packed[i]),
-        };
+        let is_packed = PackedWeight::is_of_use(report.level, precision);
+        let stored = vec![weight; if is_packed { 1 } else { LAYERS }];
+        let pack = |_| PackedWeight::new(report.level, precision, out, &stored[0]);
+        let packed: Vec<PackedWeight> = (0..if is_packed { LAYERS } else { 0 }).map(pack).collect();
+        let layer_weight =
+            |i: usize| if is_packed { Weight::Packed(&packed[i]) } else { Weight::Stored(&stored[i][..]) };
         for (rows, parallelism) in ROWS {
             let x = numbers(rows * k);
             let turn = Cell::new(0);
