@@ -7,7 +7,7 @@ use crate::checkpoint::config::Config;
 use crate::checkpoint::weights::Float32s;
 use crate::kernels::{self, Activation, Level, PackedWeight, Parallelism, Precision, Weight};
 use candle_core::{Module, Result, Tensor};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// act(x · Wᵀ + b), with W of the shape (out, in).
 pub(super) struct Linear {
@@ -24,25 +24,30 @@ enum LinearWeights {
 /// What the kernels read.
 struct KernelWeights {
     level: Level,
-    /// The weights where the checkpoint has them, until they are packed.
-    stored: Mutex<Option<Float32s>>,
-    packed: OnceLock<PackedWeight>,
+    weight: Mutex<KernelWeight>,
     bias: Float32s,
 }
 
+/// Weights where the checkpoint has them, or packed.
+#[derive(Clone)]
+enum KernelWeight {
+    Stored(Float32s),
+    Packed(Arc<PackedWeight>),
+}
+
 impl KernelWeights {
-    fn stored(&self) -> Option<Float32s> {
-        self.stored.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn lock(&self) -> MutexGuard<'_, KernelWeight> {
+        // Either state is whole: the second takes the place of the first when it is.
+        self.weight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Packs the weights, unless they are, and lets go of the stored ones.
     fn pack(&self, precision: Precision) {
-        self.packed.get_or_init(|| {
-            let stored = self.stored().expect("stored weights go when they are packed, which is done once");
-            PackedWeight::new(self.level, precision, self.bias.len(), &stored)
-        });
-        if let Some(stored) = self.stored.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        let mut weight = self.lock();
+        if let KernelWeight::Stored(stored) = &*weight {
+            let packed = PackedWeight::new(self.level, precision, self.bias.len(), stored);
             stored.release();
+            *weight = KernelWeight::Packed(packed.into());
         }
     }
 }
@@ -62,8 +67,7 @@ impl Linear {
         let weights = match parameters.level() {
             Some(level) => LinearWeights::Kernel(KernelWeights {
                 level,
-                stored: Mutex::new(Some(parameters.float32s(&[out_dim, in_dim], "weight")?)),
-                packed: OnceLock::new(),
+                weight: Mutex::new(KernelWeight::Stored(parameters.float32s(&[out_dim, in_dim], "weight")?)),
                 bias: parameters.float32s(&[out_dim], "bias")?,
             }),
             None => {
@@ -79,11 +83,10 @@ impl Linear {
         match &self.weights {
             LinearWeights::Candle(linear) => activate(self.activation, linear.forward(xs)?),
             LinearWeights::Kernel(weights) => {
-                // Asked for first: they are packed by the time that there are none.
-                let stored = weights.stored();
-                let weight = match (weights.packed.get(), &stored) {
-                    (Some(packed), _) => Weight::Packed(packed),
-                    (None, stored) => Weight::Stored(stored.as_ref().expect("weights are stored, or packed")),
+                let weight = weights.lock().clone();
+                let weight = match &weight {
+                    KernelWeight::Stored(stored) => Weight::Stored(stored),
+                    KernelWeight::Packed(packed) => Weight::Packed(packed),
                 };
                 let (activation, precision) = (self.activation, self.precision);
                 let layer = kernels::Linear { weight, bias: &weights.bias, activation, precision };

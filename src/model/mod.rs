@@ -2,8 +2,8 @@
 //!
 //! Hidden states have the shape (total_tokens, hidden_size): the sequences of a batch stand one behind the other
 //! without padding, so that every layer but attention is indifferent to where one ends. Attention alone takes the
-//! offsets. The head reads each sequence's first state and no other, so the last layer computes no other. Submodules are named as the parts of the model are in transformers' `modeling_bert.py`, from which the
-//! formulas come.
+//! offsets. The head reads each sequence's first state and no other, so the last layer computes no other. Submodules are
+//! named as the parts of the model are in transformers' `modeling_bert.py`, from which the formulas come.
 
 mod attention;
 mod cpu;
@@ -26,6 +26,7 @@ use head::{Classifier, Pooler};
 use layers::Linear;
 use parameters::Parameters;
 use rayon::prelude::*;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Where each sequence of a packed batch begins and ends, as attention needs it.
 struct Sequences<'a> {
@@ -65,6 +66,7 @@ pub struct BertForSequenceClassification {
     pooler: Pooler,
     classifier: Classifier,
     device: Device,
+    is_warm: AtomicBool,
 }
 
 impl BertForSequenceClassification {
@@ -83,13 +85,18 @@ impl BertForSequenceClassification {
             pooler: Pooler::load(bert.pp("pooler").in_f32(), config)?,
             classifier: Classifier::load(parameters.pp("classifier").in_f32(), config, num_labels)?,
             device: device.clone(),
+            is_warm: AtomicBool::new(false),
         })
     }
 
     /// Makes all passes to come faster, where there is a way, in less time than a pass over a few texts: the kernels' weights
     /// are packed once, rather than in each pass. Does nothing the second time.
     pub fn warm_up(&self) {
-        self.encoder.linears().collect::<Vec<_>>().into_par_iter().for_each(Linear::pack);
+        // Not a `Once`: a thread of the pool that waits for others here may take work that comes here too.
+        if !self.is_warm.load(Ordering::Relaxed) {
+            self.encoder.linears().collect::<Vec<_>>().into_par_iter().for_each(Linear::pack);
+            self.is_warm.store(true, Ordering::Relaxed);
+        }
     }
 
     /// The logits of each sequence of `batch`, in its order: `num_labels` of them a sequence. `parallelism` says who
