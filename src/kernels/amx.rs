@@ -7,7 +7,7 @@
 //! Linux kernel's `Documentation/arch/x86/xstate.rst`. They are written in assembly, as their intrinsics are not stable.
 
 use super::factors::Factors;
-use super::product::{PLANE_STRIDE, ROW_STRIDE};
+use super::product::{Tile, PLANE_STRIDE, ROW_STRIDE};
 use super::quantization::Grid;
 use super::simd::Simd;
 use core::arch::asm;
@@ -95,28 +95,16 @@ static WHOLE_TILES: TileConfig = {
 
 /// One instruction of AMX: what it multiplies, in the layout of the same factors on AVX-512.
 pub(super) trait TileFactors: Factors {
+    /// `b_low` are the second parts of B.
+    ///
     /// # Safety
-    /// That of [`Factors::tile`], between [`Factors::begin`] and [`Factors::end`].
-    unsafe fn multiply_tile(tile: Tile);
+    /// That of [`Factors::multiply_tile`], between [`Factors::begin`] and [`Factors::end`].
+    unsafe fn multiply_tile(tile: Tile, b_low: *const f32);
     /// Multiplies the tiles as they are, 4 · `rounds` times.
     ///
     /// # Safety
     /// As above.
     unsafe fn multiply_registers(rounds: usize);
-}
-
-/// The operands of a tile of the product, in bytes where they are strides.
-pub(super) struct Tile {
-    /// Whether there are more rows than one register's.
-    is_tall: bool,
-    a: *const f32,
-    b: *const f32,
-    /// The second parts of b.
-    b_low: *const f32,
-    steps: usize,
-    c: *mut f32,
-    c_stride: usize,
-    add: bool,
 }
 
 /// The factors `F`, multiplied by tiles.
@@ -163,26 +151,8 @@ impl<F: TileFactors> Factors for Tiles<F> {
     }
 
     #[inline(always)]
-    unsafe fn tile(
-        rows: usize,
-        a: *const f32,
-        b: *const f32,
-        b_plane: usize,
-        k: usize,
-        c: *mut f32,
-        c_stride: usize,
-        add: bool,
-    ) {
-        F::multiply_tile(Tile {
-            is_tall: rows > TILE,
-            a,
-            b,
-            b_low: b.wrapping_add(b_plane),
-            steps: k.div_ceil(TILE),
-            c,
-            c_stride: c_stride * WORD,
-            add,
-        })
+    unsafe fn multiply_tile(tile: Tile, b_plane: usize) {
+        <F as TileFactors>::multiply_tile(tile, tile.b.wrapping_add(b_plane))
     }
 
     #[inline(always)]
@@ -249,7 +219,7 @@ macro_rules! lines {
 
 /// A tile of the product: sums loaded or cleared, a loop over the steps of K, sums stored.
 macro_rules! multiply {
-    ($tile:ident, $parts:tt, $rows:tt, $tdp:literal) => {
+    ($tile:ident, $b_low:ident, $parts:tt, $rows:tt, $tdp:literal) => {
         asm!(
             concat!(
                 "test {add}, {add}\n", "jnz 2f\n",
@@ -268,13 +238,13 @@ macro_rules! multiply {
             rows = const TILE * ROW_STRIDE * WORD,
             plane = const PLANE_STRIDE * WORD,
             b = inout(reg) $tile.b => _,
-            b_low = inout(reg) $tile.b_low => _,
+            b_low = inout(reg) $b_low => _,
             b_stride = in(reg) PANEL_STRIDE,
             step_of_b = const STEP_OF_B * WORD,
-            steps = inout(reg) $tile.steps => _,
+            steps = inout(reg) $tile.k.div_ceil(TILE) => _,
             c = in(reg) $tile.c,
-            c2 = in(reg) $tile.c.wrapping_byte_add(TILE * $tile.c_stride),
-            c_stride = in(reg) $tile.c_stride,
+            c2 = in(reg) $tile.c.wrapping_add(TILE * $tile.c_stride),
+            c_stride = in(reg) $tile.c_stride * WORD,
             add = in(reg) usize::from($tile.add),
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
@@ -305,10 +275,10 @@ macro_rules! tile_factors {
         #[expect(unsafe_op_in_unsafe_fn, reason = "the trait's contract is that of the instructions")]
         impl TileFactors for $factors {
             #[inline(always)]
-            unsafe fn multiply_tile(tile: Tile) {
-                match tile.is_tall {
-                    true => multiply!(tile, $parts, 32, $tdp),
-                    false => multiply!(tile, $parts, 16, $tdp),
+            unsafe fn multiply_tile(tile: Tile, b_low: *const f32) {
+                match tile.rows > TILE {
+                    true => multiply!(tile, b_low, $parts, 32, $tdp),
+                    false => multiply!(tile, b_low, $parts, 16, $tdp),
                 }
             }
 

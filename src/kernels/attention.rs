@@ -2,7 +2,9 @@
 
 use super::activation::exp;
 use super::factors::Whole;
-use super::product::{k_blocks, pack_columns, pack_rows, row_tiles, tile, K_BLOCK, MOST_TILE_ROWS, ROW_STRIDE};
+use super::product::{
+    k_blocks, multiply_tile, pack_columns, pack_rows, row_tiles, Tile, K_BLOCK, MOST_TILE_ROWS, ROW_STRIDE,
+};
 use super::quantization::Grid;
 use super::scratch::Loan;
 use super::simd::Simd;
@@ -85,7 +87,7 @@ impl Kernel for Head<'_> {
         // blocks are reserved for this sequence.
         unsafe {
             if self.tokens.is_empty() {
-                return self.attend_to_nothing::<S>();
+                return self.attend_to_nothing();
             }
             let blocks = Blocks::reserve::<S>(&mut task, self.tokens.len(), head_dim);
             blocks.pack_keys::<S>(key.as_ptr().add(self.start(self.tokens.start)), stride);
@@ -120,12 +122,10 @@ impl Head<'_> {
     /// # Safety
     /// That of [`Head`] as a kernel.
     #[inline(always)]
-    unsafe fn attend_to_nothing<S: Simd>(&self) {
+    unsafe fn attend_to_nothing(&self) {
         for query in self.queries.clone() {
-            for column in 0..self.call.operands.head_dim {
-                // SAFETY: the head's columns of a row of the context.
-                unsafe { self.call.context.add(self.start(query) + column).write(0.0) }
-            }
+            // SAFETY: the head's columns of a row of the context.
+            unsafe { self.call.context.add(self.start(query)).write_bytes(0, self.call.operands.head_dim) }
         }
     }
 }
@@ -229,7 +229,8 @@ impl Blocks {
                 for first in (0..self.tokens).step_by(panel) {
                     let keys = self.keys.add(first * Self::key_depth::<S>(self.head_dim) + block.start * panel);
                     let scores = self.scores.add(first / K_BLOCK * tile_floats + first % K_BLOCK);
-                    tile::<Whole<S>>(rows, packed, keys, block.len(), scores, ROW_STRIDE, i > 0);
+                    let (k, c_stride, add) = (block.len(), ROW_STRIDE, i > 0);
+                    multiply_tile::<Whole<S>>(Tile { rows, a: packed, b: keys, k, c: scores, c_stride, add });
                 }
             }
         }
@@ -279,7 +280,8 @@ impl Blocks {
                 unsafe {
                     let weights = self.scores.add(i * S::TILE_ROWS * ROW_STRIDE);
                     let values = self.values.add(column * self.tokens + block.start * panel);
-                    tile::<Whole<S>>(rows, weights, values, block.len(), self.sums.add(column), stride, i > 0);
+                    let (k, c, add) = (block.len(), self.sums.add(column), i > 0);
+                    multiply_tile::<Whole<S>>(Tile { rows, a: weights, b: values, k, c, c_stride: stride, add });
                 }
             }
         }

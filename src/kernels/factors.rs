@@ -2,11 +2,12 @@
 //! integers of eight bits.
 
 use super::peak;
-use super::product::{self, K_BLOCK, MAX_LANES, PLANE_STRIDE, SHORT_CHAIN};
+use super::product::{self, Tile, K_BLOCK, MAX_LANES, PLANE_STRIDE, SHORT_CHAIN};
 use super::quantization::Grid;
 use super::simd::Simd;
 use super::Level;
 use core::marker::PhantomData;
+use half::bf16;
 use std::fmt;
 
 /// The arithmetic of a linear layer's product.
@@ -74,6 +75,8 @@ pub(super) trait Factors {
     const TILE_ROWS: usize = Self::S::TILE_ROWS;
     /// The rows of a tile that are read and written in any case, whatever they hold, are a multiple of this.
     const ROW_GRANULE: usize = 1;
+    /// Whether a packed lane is the number itself.
+    const AS_STORED: bool = false;
     /// Whether a number is packed by its place on a [`Grid`], and sums are those of places.
     const ON_GRID: bool = false;
 
@@ -93,30 +96,6 @@ pub(super) trait Factors {
 
     /// A packed register of part `plane` of the first `n` numbers from memory, n ≤ LANES · DEPTH; zeros behind them.
     unsafe fn pack(from: *const f32, n: usize, plane: usize, grid: Grid) -> <Self::S as Simd>::V;
-
-    /// Packs LANES rows of LANES · DEPTH numbers, each row on its grid, and writes their lanes' columns as rows, as
-    /// [`Simd::transpose`] does.
-    #[inline(always)]
-    unsafe fn pack_transposed(
-        from: *const f32,
-        from_stride: usize,
-        plane: usize,
-        grids: impl Fn(usize) -> Grid,
-        to: *mut f32,
-        to_stride: usize,
-    ) {
-        let lanes = Self::S::LANES;
-        let mut square = [0f32; MAX_LANES * MAX_LANES];
-        for row in 0..lanes {
-            // SAFETY: the caller's contract; the square has LANES rows of LANES lanes.
-            unsafe {
-                let packed = Self::pack(from.add(row * from_stride), lanes * Self::DEPTH, plane, grids(row));
-                Self::S::store(square.as_mut_ptr().add(row * lanes), packed);
-            }
-        }
-        // SAFETY: as above.
-        unsafe { Self::S::transpose(square.as_ptr(), lanes, to, to_stride) }
-    }
 
     /// What sums of places on a grid are sums of: `zero` is the place of the left factor's 0, `column_sums` are those of
     /// the right factor's places. Called where [`Factors::ON_GRID`] only.
@@ -145,30 +124,20 @@ pub(super) trait Factors {
         unsafe { peak::of_registers::<Self>(rounds) }
     }
 
-    /// A tile of the product, all parts of its factors included: see [`product::tile`].
+    /// Multiplies all parts of the factors: the second parts lie [`PLANE_STRIDE`] behind the first in A and `b_plane` in B.
     ///
     /// # Safety
-    /// As for [`product::tile`] for every plane, those of A [`PLANE_STRIDE`] apart and those of B `b_plane`; A has rows
-    /// and C has room up to the next multiple of [`Factors::ROW_GRANULE`].
+    /// As for [`product::multiply_tile`] for every part; A has rows and C has room up to the next multiple of
+    /// [`Factors::ROW_GRANULE`].
     #[inline(always)]
-    #[expect(clippy::too_many_arguments, reason = "three operands, each with its strides")]
-    unsafe fn tile(
-        rows: usize,
-        a: *const f32,
-        b: *const f32,
-        b_plane: usize,
-        k: usize,
-        c: *mut f32,
-        c_stride: usize,
-        add: bool,
-    ) {
+    unsafe fn multiply_tile(tile: Tile, b_plane: usize) {
         // SAFETY: the caller's contract.
         unsafe {
             if Self::PLANES == 2 {
-                product::tile::<Self>(rows, a.add(PLANE_STRIDE), b, k, c, c_stride, add);
-                product::tile::<Self>(rows, a, b.add(b_plane), k, c, c_stride, true);
+                product::multiply_tile::<Self>(Tile { a: tile.a.add(PLANE_STRIDE), ..tile });
+                product::multiply_tile::<Self>(Tile { b: tile.b.add(b_plane), add: true, ..tile });
             }
-            product::tile::<Self>(rows, a, b, k, c, c_stride, add || Self::PLANES == 2);
+            product::multiply_tile::<Self>(Tile { add: tile.add || Self::PLANES == 2, ..tile });
         }
     }
 }
@@ -179,6 +148,7 @@ pub(super) struct Whole<S>(PhantomData<S>);
 #[expect(unsafe_op_in_unsafe_fn, reason = "the trait's contract is that of the calls")]
 impl<S: Simd> Factors for Whole<S> {
     type S = S;
+    const AS_STORED: bool = true;
 
     #[inline(always)]
     unsafe fn multiply_add(a: S::V, b: S::V, sums: S::V) -> S::V {
@@ -188,18 +158,6 @@ impl<S: Simd> Factors for Whole<S> {
     #[inline(always)]
     unsafe fn pack(from: *const f32, n: usize, _plane: usize, _grid: Grid) -> S::V {
         S::load_first(from, n)
-    }
-
-    #[inline(always)]
-    unsafe fn pack_transposed(
-        from: *const f32,
-        from_stride: usize,
-        _plane: usize,
-        _grids: impl Fn(usize) -> Grid,
-        to: *mut f32,
-        to_stride: usize,
-    ) {
-        S::transpose(from, from_stride, to, to_stride)
     }
 }
 
@@ -267,15 +225,10 @@ unsafe fn map<S: Simd>(from: *const f32, n: usize, f: impl Fn(f32) -> f32) -> S:
     }
 }
 
-/// The nearest number that has the first 16 bits of a float32 only, ties to even.
+/// The nearest bf16 number, ties to even.
 #[inline(always)]
 pub(super) fn round_to_bf16(x: f32) -> f32 {
-    let bits = x.to_bits();
-    if x.is_nan() {
-        // Rounding could carry its fraction away and leave an infinity.
-        return f32::from_bits((bits | 0x0040_0000) & 0xffff_0000);
-    }
-    f32::from_bits((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff_0000)
+    bf16::from_f32(x).to_f32()
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 //! are better packed once: see `weight.rs`.
 
 use super::factors::{Factors, Precision};
-use super::product::{pack_rows, row_tiles, PANEL_BLOCK, ROW_STRIDE};
+use super::product::{pack_rows, row_tiles, Tile, PANEL_BLOCK, ROW_STRIDE};
 use super::quantization::Grid;
 use super::scratch::Loan;
 use super::simd::Simd;
@@ -355,8 +355,8 @@ impl Panels<'_> {
                     block.ahead.prefetch::<F::S>(t * panels + panel, steps);
                     let weights = block.weights.add(panel * block.panel_stride);
                     let sums = sums.add(panel * layout.panel_columns);
-                    let add = block.number > 0;
-                    F::tile(tile_rows.len(), x, weights, plane, block.range.len(), sums, stride, add);
+                    let (rows, k, add) = (tile_rows.len(), block.range.len(), block.number > 0);
+                    F::multiply_tile(Tile { rows, a: x, b: weights, k, c: sums, c_stride: stride, add }, plane);
                 }
             }
         }

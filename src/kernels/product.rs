@@ -55,42 +55,42 @@ pub(super) fn row_tiles(
 
 /// `rows` rows of two registers of C: the product of as many rows of a block of A, [`ROW_STRIDE`] apart, and of a
 /// block of a panel of B, `k` deep; added to what C holds where `add`.
+#[derive(Clone, Copy)]
+pub(super) struct Tile {
+    pub(super) rows: usize,
+    pub(super) a: *const f32,
+    pub(super) b: *const f32,
+    /// In lanes.
+    pub(super) k: usize,
+    pub(super) c: *mut f32,
+    /// From one row of C to the next, in floats.
+    pub(super) c_stride: usize,
+    pub(super) add: bool,
+}
+
+/// Multiplies one part of the factors.
 ///
 /// # Safety
 /// 1 ≤ `rows` ≤ `TILE_ROWS`; `a` is valid for `k` floats in each of the rows, `b` for 2 · LANES · `k`, `c` for
 /// 2 · LANES in each of the rows `c_stride` apart.
 #[inline(always)]
-pub(super) unsafe fn tile<F: Factors + ?Sized>(
-    rows: usize,
-    a: *const f32,
-    b: *const f32,
-    k: usize,
-    c: *mut f32,
-    c_stride: usize,
-    add: bool,
-) {
+pub(super) unsafe fn multiply_tile<F: Factors + ?Sized>(tile: Tile) {
     macro_rules! of_rows {
         ($($n:literal)*) => {
-            match rows {
+            match tile.rows {
                 // SAFETY: the caller's contract.
-                $($n if $n <= F::S::TILE_ROWS => unsafe { tile_of::<F, $n>(a, b, k, c, c_stride, add) },)*
-                _ => debug_assert!(false, "a tile of {rows} rows"),
+                $($n if $n <= F::S::TILE_ROWS => unsafe { multiply_rows::<F, $n>(tile) },)*
+                rows => debug_assert!(false, "a tile of {rows} rows"),
             }
         };
     }
     of_rows!(1 2 3 4 5 6 7 8 9 10 11 12 13 14)
 }
 
-/// [`tile`] of `ROWS` rows, whose sums stay in registers over the whole block.
+/// [`multiply_tile`] of `ROWS` rows, whose sums stay in registers over a chain.
 #[inline(always)]
-unsafe fn tile_of<F: Factors + ?Sized, const ROWS: usize>(
-    a: *const f32,
-    b: *const f32,
-    k: usize,
-    c: *mut f32,
-    c_stride: usize,
-    add: bool,
-) {
+unsafe fn multiply_rows<F: Factors + ?Sized, const ROWS: usize>(tile: Tile) {
+    let Tile { a, b, k, c, c_stride, add, .. } = tile;
     // SAFETY: the caller's contract covers every row below `ROWS` and every step below `k`.
     unsafe {
         for first in (0..k).step_by(F::CHAIN) {
@@ -146,6 +146,34 @@ pub(super) unsafe fn pack_rows<F: Factors>(
     }
 }
 
+/// Packs part `plane` of the first `n` numbers of each of `rows` rows and writes their lanes' columns as rows, as
+/// [`Simd::transpose`] does; zeros stand for what is missing from LANES rows of LANES lanes.
+///
+/// # Safety
+/// `rows` ≤ LANES and `n` ≤ LANES · DEPTH; `from` is valid for the rows, `to` for LANES rows of LANES floats.
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "two matrices and what is done in between")]
+unsafe fn pack_square<F: Factors>(
+    rows: usize,
+    n: usize,
+    from: *const f32,
+    from_stride: usize,
+    plane: usize,
+    grids: impl Fn(usize) -> Grid,
+    to: *mut f32,
+    to_stride: usize,
+) {
+    let mut square = [0f32; MAX_LANES * MAX_LANES];
+    // SAFETY: the caller's contract; the square has LANES rows of LANES lanes.
+    unsafe {
+        for row in 0..rows {
+            let packed = F::pack(from.add(row * from_stride), n, plane, grids(row));
+            F::S::store(square.as_mut_ptr().add(row * F::S::LANES), packed);
+        }
+        F::S::transpose(square.as_ptr(), F::S::LANES, to, to_stride);
+    }
+}
+
 /// Packs part `plane` of `length` numbers of each of `columns` rows of a row-major matrix, each row on its grid, into the
 /// columns of a block of a panel of B; zeros stand in the columns that are missing from 2 · LANES.
 ///
@@ -173,15 +201,13 @@ pub(super) unsafe fn pack_columns<F: Factors>(
             unsafe {
                 let to = to.add((i * 2 * lanes + half) * lanes);
                 let from = from.wrapping_add(half * lanes * from_stride + first);
-                if present == lanes && steps == whole {
-                    F::pack_transposed(from, from_stride, plane, grids, to, 2 * lanes);
+                // A whole square on its own, so that the compiler knows its size.
+                if present < lanes || steps < whole {
+                    pack_square::<F>(present, steps, from, from_stride, plane, grids, to, 2 * lanes);
+                } else if F::AS_STORED {
+                    F::S::transpose(from, from_stride, to, 2 * lanes);
                 } else {
-                    let mut square = [0f32; MAX_LANES * MAX_LANES];
-                    for row in 0..present {
-                        let packed = F::pack(from.add(row * from_stride), steps, plane, grids(row));
-                        F::S::store(square.as_mut_ptr().add(row * lanes), packed);
-                    }
-                    F::S::transpose(square.as_ptr(), lanes, to, 2 * lanes);
+                    pack_square::<F>(lanes, whole, from, from_stride, plane, grids, to, 2 * lanes);
                 }
             }
         }

@@ -36,8 +36,9 @@ impl CustomOp1 for LinearOp<'_> {
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (rows, in_dim) = layout.shape().dims2()?;
         let out_dim = self.layer.bias.len();
-        if in_dim != self.layer.in_dim(self.level) {
-            bail!("linear: {in_dim} columns, but the weights take {}", self.layer.in_dim(self.level));
+        let expected = self.layer.in_dim(self.level);
+        if in_dim != expected {
+            bail!("linear: {in_dim} columns, but the weights take {expected}");
         }
         let xs = elements(storage, layout, self.name())?;
         let ys = kernels::linear(self.level, self.parallelism, self.layer, xs, None);
@@ -126,9 +127,10 @@ impl CustomOp3 for AttentionOp<'_> {
         let shape = query_layout.shape().clone();
         let (queries, hidden) = shape.dims2()?;
         let key_shape = key_layout.shape();
-        let is_one_width = key_shape.dims2()?.1 == hidden && value_layout.shape() == key_shape;
+        let (tokens, key_hidden) = key_shape.dims2()?;
+        let is_one_width = key_hidden == hidden && value_layout.shape() == key_shape;
         let ends = [self.query_offsets.last(), self.offsets.last()];
-        if !is_one_width || hidden % self.heads != 0 || ends != [Some(&queries), Some(&key_shape.dims2()?.0)] {
+        if !is_one_width || hidden % self.heads != 0 || ends != [Some(&queries), Some(&tokens)] {
             bail!("attention: {} heads, queries {shape:?}, keys {key_shape:?}, sequences end at {ends:?}", self.heads);
         }
         let operands = kernels::Attention {
