@@ -63,8 +63,10 @@ impl Encoder {
         for (i, layer) in self.layers.iter().enumerate() {
             // Behind the last layer nobody asks for the other tokens, who are still asked in it.
             let is_last = i + 1 == self.layers.len();
-            let asking = if is_last { hidden_states.index_select(&starts, 0)? } else { hidden_states.clone() };
-            let queries = if is_last { &firsts } else { sequences };
+            let (asking, queries) = match is_last {
+                true => (hidden_states.index_select(&starts, 0)?, &firsts),
+                false => (hidden_states.clone(), sequences),
+            };
             let attended = layer.attention.forward(&asking, queries, &hidden_states, sequences, parallelism)?;
             hidden_states = layer.feed_forward.forward(&attended, parallelism)?;
         }

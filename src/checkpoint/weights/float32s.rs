@@ -36,9 +36,7 @@ impl Float32s {
         shared.files[located.file].release(located.placed.bytes());
         Ok(elements.into())
     }
-}
 
-impl Float32s {
     /// Tells the system that a mapped file's elements are not read soon, so that they take no memory of this process; they
     /// come back from the file when they are.
     pub fn release(&self) {

@@ -41,8 +41,8 @@ impl FileBytes {
     pub(super) fn release(&self, bytes: Range<usize>) {
         #[cfg(unix)]
         if let Content::Mapped(map) = &self.content {
-            let start = bytes.start.next_multiple_of(page_size());
-            let end = bytes.end / page_size() * page_size();
+            let start = bytes.start.next_multiple_of(LARGEST_PAGE);
+            let end = bytes.end / LARGEST_PAGE * LARGEST_PAGE;
             if start < end {
                 // SAFETY: the pages are those of a file, and nothing was written to them: what comes back is what was
                 // there. That it may fail does no harm: they stay then.
@@ -72,9 +72,7 @@ impl Deref for FileBytes {
 
 /// Larger than any page that is in use, and a multiple of each: neighbours of a tensor lose nothing.
 #[cfg(unix)]
-const fn page_size() -> usize {
-    64 * 1024
-}
+const LARGEST_PAGE: usize = 64 * 1024;
 
 fn map(path: &Path) -> Result<Mmap> {
     let file = File::open(path)?;
