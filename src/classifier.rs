@@ -3,8 +3,8 @@
 use crate::batching::{batches, Batch, BatchLimits};
 use crate::checkpoint::config::ScoreFunction;
 use crate::checkpoint::Checkpoint;
-use crate::kernels::{Level, Parallelism, Precision};
-use crate::model::{BertForSequenceClassification, Computing, DeviceChoice};
+use crate::kernels::{Parallelism, Precision};
+use crate::model::{Backend, BackendChoice, BertForSequenceClassification};
 use crate::prediction::Prediction;
 use crate::tokenization::{Encoding, Tokenization};
 use anyhow::{ensure, Context, Result};
@@ -22,14 +22,10 @@ const CPU_BATCH_TOKENS: usize = 384;
 const GPU_BATCH_TOKENS: usize = 8192;
 
 /// What can be chosen beside the checkpoint.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct ClassifierOptions {
-    /// Where to compute.
-    pub device: DeviceChoice,
-    /// The instruction set of the CPU kernels, one that the processor supports.
-    pub cpu_level: Level,
-    /// The arithmetic of the products.
-    pub precision: Precision,
+    /// What computes.
+    pub backend: BackendChoice,
     /// Names of the classes in id order, instead of the checkpoint's own.
     pub labels: Option<Vec<String>>,
     /// Longest text in tokens, instead of the model's limit.
@@ -38,28 +34,14 @@ pub struct ClassifierOptions {
     pub max_batch_tokens: Option<usize>,
 }
 
-impl Default for ClassifierOptions {
-    fn default() -> Self {
-        Self {
-            device: DeviceChoice::Auto,
-            cpu_level: Level::detect(),
-            precision: Precision::exact_on(Level::detect()),
-            labels: None,
-            max_length: None,
-            max_batch_tokens: None,
-        }
-    }
-}
-
 /// A checkpoint, ready to classify.
 pub struct Classifier {
     tokenization: Tokenization,
     model: BertForSequenceClassification,
     labels: Vec<String>,
     score_function: ScoreFunction,
-    is_on_cpu: bool,
+    backend: Backend,
     batch_limits: BatchLimits,
-    precision: Precision,
     /// Whether the model has been through a pass, or is about to.
     has_run: AtomicBool,
 }
@@ -75,25 +57,19 @@ impl Classifier {
         let tokenization = Tokenization::load(&checkpoint.files, config, options.max_length)?;
         let num_labels = checkpoint.num_labels()?;
         let labels = config.labels(options.labels.as_deref(), num_labels)?;
-        let device = options.device.open()?;
-        ensure!(
-            device.is_cpu() || options.precision != Precision::Int8,
-            "--dtype int8 is for the CPU: use --device cpu, or another --dtype"
-        );
-        let computing = Computing { device, level: options.cpu_level, precision: options.precision };
-        let model = BertForSequenceClassification::load(&checkpoint.weights, config, num_labels, &computing)
+        let backend = options.backend.open()?;
+        let model = BertForSequenceClassification::load(&checkpoint.weights, config, num_labels, backend.clone())
             .with_context(|| format!("cannot build the model from {}", checkpoint.files))?;
-        let fast = if computing.device.is_cpu() { CPU_BATCH_TOKENS } else { GPU_BATCH_TOKENS };
+        let fast = if backend.device().is_cpu() { CPU_BATCH_TOKENS } else { GPU_BATCH_TOKENS };
         let batch_limits = BatchLimits { max_batch_tokens: options.max_batch_tokens.unwrap_or(fast) };
         Ok(Classifier {
             tokenization,
             model,
             labels,
             score_function: config.score_function,
-            is_on_cpu: computing.device.is_cpu(),
+            backend,
             batch_limits,
             has_run: AtomicBool::new(false),
-            precision: computing.precision,
         })
     }
 
@@ -112,9 +88,9 @@ impl Classifier {
         self.tokenization.max_length()
     }
 
-    /// Whether the kernels do the work, rather than a GPU.
-    pub fn is_on_cpu(&self) -> bool {
-        self.is_on_cpu
+    /// What computes.
+    pub fn backend(&self) -> &Backend {
+        &self.backend
     }
 
     /// The token ids of each text, in order.
@@ -183,7 +159,8 @@ impl Classifier {
     }
 
     /// The logits of each batch. Where there are batches enough, each thread takes its own, which keeps a core on data in
-    /// its own cache; few batches are shared out among the threads operation by operation. A GPU takes one by one.
+    /// its own cache; few batches are shared out among the threads operation by operation. candle takes one at a time and
+    /// shares it out itself.
     fn forward_all(&self, batches: &[Batch], on_batch: &(dyn Fn(usize) + Sync)) -> Result<Vec<Vec<Vec<f32>>>> {
         let forward = |batch: &Batch, parallelism| {
             let logits = self.model.forward(batch, parallelism).context("the forward pass failed")?;
@@ -192,10 +169,12 @@ impl Classifier {
         };
         // One text alone would wait longer than it gains; integers have no other way, as their grids depend on whole rows.
         let is_first = !self.has_run.swap(true, Ordering::Relaxed);
-        if batches.len() > 1 || !is_first || self.precision == Precision::Int8 {
+        if batches.len() > 1 || !is_first || matches!(self.backend, Backend::Kernels { precision: Precision::Int8, .. })
+        {
             self.model.warm_up();
         }
-        match self.is_on_cpu && batches.len() >= rayon::current_num_threads() * BATCHES_OF_A_THREAD {
+        let is_ours = matches!(self.backend, Backend::Kernels { .. });
+        match is_ours && batches.len() >= rayon::current_num_threads() * BATCHES_OF_A_THREAD {
             true => batches.par_iter().with_max_len(1).map(|batch| forward(batch, Parallelism::Single)).collect(),
             false => batches.iter().map(|batch| forward(batch, Parallelism::Pool)).collect(),
         }

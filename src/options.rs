@@ -8,7 +8,7 @@ pub use classification::{ClassificationOptions, EvaluationOptions, MalformedPoli
 use crate::checkpoint::CheckpointSpec;
 use crate::cli::{Cli, Dtype};
 use crate::kernels::{Level, Precision};
-use crate::model::DeviceChoice;
+use crate::model::{BackendChoice, CpuChoice};
 use std::ffi::OsString;
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -67,12 +67,8 @@ pub struct CheckpointOptions {
 /// How to compute.
 #[derive(Debug)]
 pub struct ComputingOptions {
-    /// `--device`.
-    pub device: DeviceChoice,
-    /// The instruction set of the CPU kernels: the best that the processor has, up to `AGNEWS_CPU` where that is set.
-    pub cpu_level: Level,
-    /// `--dtype`.
-    pub precision: Precision,
+    /// `--device`, `AGNEWS_CPU` and `--dtype`.
+    pub backend: BackendChoice,
     /// `--threads`; without it one a core.
     pub threads: Option<NonZeroUsize>,
     /// `--max-batch-tokens`; without it as many as are fast.
@@ -111,7 +107,6 @@ impl Options {
         if cli.labels.as_ref().is_some_and(|labels| labels.iter().any(String::is_empty)) {
             return usage("--labels has an empty name: give one for each class, with commas between");
         }
-        let cpu_level = cpu_level(std::env::var_os("AGNEWS_CPU"))?;
         Ok(Options {
             task,
             checkpoint: CheckpointOptions {
@@ -121,14 +116,16 @@ impl Options {
                 max_length: positive("--max-length", cli.max_length)?.map(NonZeroUsize::get),
             },
             computing: ComputingOptions {
-                device: cli.device.parse().map_err(UsageError)?,
-                cpu_level,
-                precision: match cli.dtype {
-                    Dtype::Auto => Precision::exact_on(cpu_level),
-                    Dtype::F32 => Precision::F32,
-                    Dtype::Bf16x3 => Precision::Bf16x3,
-                    Dtype::Bf16 => Precision::Bf16,
-                    Dtype::Int8 => Precision::Int8,
+                backend: BackendChoice {
+                    device: cli.device.parse().map_err(UsageError)?,
+                    cpu: cpu_choice(std::env::var_os("AGNEWS_CPU"))?,
+                    precision: match cli.dtype {
+                        Dtype::Auto => None,
+                        Dtype::F32 => Some(Precision::F32),
+                        Dtype::Bf16x3 => Some(Precision::Bf16x3),
+                        Dtype::Bf16 => Some(Precision::Bf16),
+                        Dtype::Int8 => Some(Precision::Int8),
+                    },
                 },
                 threads: positive("--threads", cli.threads)?,
                 max_batch_tokens: cli.max_batch_tokens.map(|tokens| tokens.max(1)),
@@ -143,14 +140,11 @@ impl Options {
     }
 }
 
-/// `cap` is the value of `AGNEWS_CPU`; an empty one counts as none.
-fn cpu_level(cap: Option<OsString>) -> Result<Level, UsageError> {
-    match cap.filter(|cap| !cap.is_empty()) {
-        None => Ok(Level::detect()),
-        Some(cap) => match cap.to_string_lossy().parse() {
-            Ok(cap) => Ok(Level::best_up_to(cap)),
-            Err(error) => usage(format!("AGNEWS_CPU={error}")),
-        },
+/// `value` is that of `AGNEWS_CPU`; an empty one counts as none.
+fn cpu_choice(value: Option<OsString>) -> Result<CpuChoice, UsageError> {
+    match value.filter(|value| !value.is_empty()) {
+        None => Ok(CpuChoice::Kernels(Level::Amx)),
+        Some(value) => value.to_string_lossy().parse().or_else(|error| usage(format!("AGNEWS_CPU={error}"))),
     }
 }
 
@@ -287,12 +281,12 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_caps_the_cpu_kernels() {
-        assert_eq!(cpu_level(None).unwrap(), Level::detect());
-        assert_eq!(cpu_level(Some("".into())).unwrap(), Level::detect());
-        assert_eq!(cpu_level(Some("portable".into())).unwrap(), Level::Portable);
-        assert!(cpu_level(Some("avx512".into())).unwrap() <= Level::detect());
-        assert!(cpu_level(Some("mmx".into())).unwrap_err().to_string().starts_with("AGNEWS_CPU=mmx"));
+    fn the_environment_chooses_what_serves_the_cpu() {
+        assert_eq!(cpu_choice(None).unwrap(), CpuChoice::Kernels(Level::Amx));
+        assert_eq!(cpu_choice(Some("".into())).unwrap(), CpuChoice::Kernels(Level::Amx));
+        assert_eq!(cpu_choice(Some("portable".into())).unwrap(), CpuChoice::Kernels(Level::Portable));
+        assert_eq!(cpu_choice(Some("candle".into())).unwrap(), CpuChoice::Candle);
+        assert!(cpu_choice(Some("mmx".into())).unwrap_err().to_string().starts_with("AGNEWS_CPU=mmx"));
     }
 
     #[test]

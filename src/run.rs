@@ -72,24 +72,19 @@ fn load(options: CheckpointOptions, computing: &ComputingOptions, progress: &Pro
     let checkpoint = Checkpoint::open(&options.spec, &hub(options.offline, progress))?;
     progress.detail(&format!("checkpoint: {checkpoint}"));
     let options = ClassifierOptions {
-        device: computing.device,
-        cpu_level: computing.cpu_level,
-        precision: computing.precision,
+        backend: computing.backend,
         labels: options.labels,
         max_length: options.max_length,
         max_batch_tokens: computing.max_batch_tokens,
     };
     let classifier =
         Classifier::load(&checkpoint, &options).with_context(|| format!("cannot load the checkpoint {checkpoint}"))?;
-    let (level, precision) = (computing.cpu_level, computing.precision);
-    progress.detail(&format!(
-        "computing: {} in {precision}",
-        if classifier.is_on_cpu() { level.to_string() } else { "a GPU".into() }
-    ));
-    if classifier.is_on_cpu() && !precision.is_native_on(level) {
+    let backend = classifier.backend();
+    progress.detail(&format!("computing: {backend}"));
+    if backend.is_emulated() {
         progress.note(&format!(
-            "this processor has no instructions for {precision} (its kernels are {level}): the same arithmetic is done in \
-             float32, and slower than --dtype f32"
+            "this processor has no instructions for that arithmetic ({backend}): it is done in float32, and slower than \
+             --dtype f32"
         ));
     }
     progress.detail(&format!(

@@ -1,5 +1,6 @@
 //! Token ids to the first hidden states: word piece + position + token type, normalized.
 
+use super::backend::Backend;
 use super::layers::LayerNorm;
 use super::parameters::Parameters;
 use super::Sequences;
@@ -63,8 +64,10 @@ impl Embeddings {
         let (words, hidden) = (parameters.pp("word_embeddings"), config.hidden_size);
         let table = |name: &str, rows: usize| parameters.pp(name).tensor((rows, hidden), "weight");
         let token_type = table("token_type_embeddings", config.type_vocab_size)?.narrow(0, 0, 1)?;
-        let word_embeddings = match parameters.level() {
-            Some(_) if words.is_contiguous("weight") => Table::stored(&words, config.vocab_size, hidden)?,
+        let word_embeddings = match parameters.backend() {
+            Backend::Kernels { .. } if words.is_contiguous("weight") => {
+                Table::stored(&words, config.vocab_size, hidden)?
+            }
             _ => Table::Candle(words.tensor((config.vocab_size, hidden), "weight")?),
         };
         Ok(Self {

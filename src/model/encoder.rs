@@ -1,12 +1,13 @@
 //! The stack of transformer layers.
 
 use super::attention::attention;
+use super::backend::Backend;
 use super::cpu;
 use super::layers::{LayerNorm, Linear};
 use super::parameters::Parameters;
 use super::Sequences;
 use crate::checkpoint::config::Config;
-use crate::kernels::{Activation, Level, Parallelism};
+use crate::kernels::{Activation, Parallelism};
 use candle_core::{Result, Tensor};
 use candle_transformers::models::bert::HiddenAct;
 
@@ -26,7 +27,7 @@ struct Attention {
     output: Linear,
     layer_norm: LayerNorm,
     heads: usize,
-    level: Option<Level>,
+    backend: Backend,
 }
 
 struct FeedForward {
@@ -94,7 +95,7 @@ impl Attention {
             output: square(parameters.pp("output.dense"))?,
             layer_norm: LayerNorm::load(parameters.pp("output.LayerNorm"), config)?,
             heads: config.num_attention_heads,
-            level: parameters.level(),
+            backend: parameters.backend().clone(),
         })
     }
 
@@ -111,9 +112,11 @@ impl Attention {
         let query = self.query.forward(asking, parallelism)?;
         let key = self.key.forward(hidden_states, parallelism)?;
         let value = self.value.forward(hidden_states, parallelism)?;
-        let context = match self.level {
-            Some(level) => cpu::attention(level, parallelism, &query, &key, &value, self.heads, queries, sequences)?,
-            None => attention(&query, &key, &value, self.heads, queries, sequences)?,
+        let context = match self.backend {
+            Backend::Kernels { level, .. } => {
+                cpu::attention(level, parallelism, &query, &key, &value, self.heads, queries, sequences)?
+            }
+            Backend::Candle { .. } => attention(&query, &key, &value, self.heads, queries, sequences)?,
         };
         self.layer_norm.forward(&self.output.forward(&context, parallelism)?, asking, parallelism)
     }

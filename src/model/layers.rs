@@ -1,6 +1,7 @@
 //! The linear layer and the layer norm: the two operations that nearly all of the arithmetic goes through, and the
 //! seam below which the CPU brings its own kernels.
 
+use super::backend::Backend;
 use super::cpu;
 use super::parameters::Parameters;
 use crate::checkpoint::config::Config;
@@ -13,7 +14,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub(super) struct Linear {
     weights: LinearWeights,
     activation: Activation,
-    precision: Precision,
 }
 
 enum LinearWeights {
@@ -24,6 +24,7 @@ enum LinearWeights {
 /// What the kernels read.
 struct KernelWeights {
     level: Level,
+    precision: Precision,
     weight: Mutex<KernelWeight>,
     bias: Float32s,
 }
@@ -42,10 +43,10 @@ impl KernelWeights {
     }
 
     /// Packs the weights, unless they are, and lets go of the stored ones.
-    fn pack(&self, precision: Precision) {
+    fn pack(&self) {
         let mut weight = self.lock();
         if let KernelWeight::Stored(stored) = &*weight {
-            let packed = PackedWeight::new(self.level, precision, self.bias.len(), stored);
+            let packed = PackedWeight::new(self.level, self.precision, self.bias.len(), stored);
             stored.release();
             *weight = KernelWeight::Packed(packed.into());
         }
@@ -64,18 +65,19 @@ impl Linear {
         out_dim: usize,
         activation: Activation,
     ) -> Result<Self> {
-        let weights = match parameters.level() {
-            Some(level) => LinearWeights::Kernel(KernelWeights {
+        let weights = match *parameters.backend() {
+            Backend::Kernels { level, precision } => LinearWeights::Kernel(KernelWeights {
                 level,
+                precision,
                 weight: Mutex::new(KernelWeight::Stored(parameters.float32s(&[out_dim, in_dim], "weight")?)),
                 bias: parameters.float32s(&[out_dim], "bias")?,
             }),
-            None => {
+            Backend::Candle { .. } => {
                 let weight = parameters.tensor((out_dim, in_dim), "weight")?;
                 LinearWeights::Candle(candle_nn::Linear::new(weight, Some(parameters.tensor(out_dim, "bias")?)))
             }
         };
-        Ok(Self { weights, activation, precision: parameters.precision() })
+        Ok(Self { weights, activation })
     }
 
     /// (rows, in) to (rows, out).
@@ -88,7 +90,7 @@ impl Linear {
                     KernelWeight::Stored(stored) => Weight::Stored(stored),
                     KernelWeight::Packed(packed) => Weight::Packed(packed),
                 };
-                let (activation, precision) = (self.activation, self.precision);
+                let (activation, precision) = (self.activation, weights.precision);
                 let layer = kernels::Linear { weight, bias: &weights.bias, activation, precision };
                 cpu::linear(weights.level, parallelism, layer, xs)
             }
@@ -98,8 +100,8 @@ impl Linear {
     /// Packs the weights for the kernels, where that makes products faster. Takes one thread, for which others may wait.
     pub(super) fn pack(&self) {
         if let LinearWeights::Kernel(weights) = &self.weights {
-            if PackedWeight::is_of_use(weights.level, self.precision) {
-                weights.pack(self.precision);
+            if PackedWeight::is_of_use(weights.level, weights.precision) {
+                weights.pack();
             }
         }
     }
@@ -129,13 +131,13 @@ enum LayerNormWeights {
 impl LayerNorm {
     pub(super) fn load(parameters: Parameters, config: &Config) -> Result<Self> {
         let hidden = config.hidden_size;
-        let weights = match parameters.level() {
-            Some(level) => LayerNormWeights::Kernel {
+        let weights = match *parameters.backend() {
+            Backend::Kernels { level, .. } => LayerNormWeights::Kernel {
                 level,
                 weight: parameters.float32s(&[hidden], "weight")?,
                 bias: parameters.float32s(&[hidden], "bias")?,
             },
-            None => LayerNormWeights::Candle {
+            Backend::Candle { .. } => LayerNormWeights::Candle {
                 weight: parameters.tensor(hidden, "weight")?,
                 bias: parameters.tensor(hidden, "bias")?,
             },

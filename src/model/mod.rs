@@ -6,6 +6,7 @@
 //! named as the parts of the model are in transformers' `modeling_bert.py`, from which the formulas come.
 
 mod attention;
+mod backend;
 mod cpu;
 mod device;
 mod embeddings;
@@ -17,8 +18,9 @@ mod parameters;
 use crate::batching::Batch;
 use crate::checkpoint::config::Config;
 use crate::checkpoint::weights::Weights;
-use crate::kernels::{Level, Parallelism, Precision};
-use candle_core::{Device, Result};
+use crate::kernels::Parallelism;
+pub use backend::{Backend, BackendChoice, CpuChoice};
+use candle_core::Result;
 pub use device::DeviceChoice;
 use embeddings::Embeddings;
 use encoder::Encoder;
@@ -49,42 +51,31 @@ impl Sequences<'_> {
     }
 }
 
-/// Where and how a model computes.
-pub struct Computing {
-    /// Where its tensors are.
-    pub device: Device,
-    /// The instruction set of the kernels, which serve the CPU.
-    pub level: Level,
-    /// The arithmetic of the products.
-    pub precision: Precision,
-}
-
 /// A BERT encoder with a classification head on the pooled `[CLS]` state.
 pub struct BertForSequenceClassification {
     embeddings: Embeddings,
     encoder: Encoder,
     pooler: Pooler,
     classifier: Classifier,
-    device: Device,
+    backend: Backend,
     is_warm: AtomicBool,
 }
 
 impl BertForSequenceClassification {
-    /// Takes the parameters `bert.*` and `classifier.*` from `weights` to `device`. On the CPU the kernels do the work,
-    /// and the large parameters stay in the checkpoint's mapped file where it holds them as float32.
+    /// Takes the parameters `bert.*` and `classifier.*` from `weights` to `backend`. For the kernels the
+    /// large parameters stay in the checkpoint's mapped file if it holds them as float32.
     ///
     /// # Errors
     /// Where a tensor is missing or its shape disagrees with `config`.
-    pub fn load(weights: &Weights, config: &Config, num_labels: usize, computing: &Computing) -> Result<Self> {
-        let Computing { device, level, precision } = computing;
-        let parameters = Parameters::new(weights, device, *level, *precision);
+    pub fn load(weights: &Weights, config: &Config, num_labels: usize, backend: Backend) -> Result<Self> {
+        let parameters = Parameters::new(weights, &backend);
         let bert = parameters.pp("bert");
         Ok(Self {
             embeddings: Embeddings::load(bert.pp("embeddings"), config)?,
             encoder: Encoder::load(bert.pp("encoder"), config)?,
             pooler: Pooler::load(bert.pp("pooler").in_f32(), config)?,
             classifier: Classifier::load(parameters.pp("classifier").in_f32(), config, num_labels)?,
-            device: device.clone(),
+            backend,
             is_warm: AtomicBool::new(false),
         })
     }
@@ -106,7 +97,8 @@ impl BertForSequenceClassification {
     /// Where the device fails, out of memory for instance.
     pub fn forward(&self, batch: &Batch, parallelism: Parallelism) -> Result<Vec<Vec<f32>>> {
         let sequences = Sequences { offsets: &batch.offsets };
-        let hidden_states = self.embeddings.forward(&batch.input_ids, &sequences, &self.device, parallelism)?;
+        let hidden_states =
+            self.embeddings.forward(&batch.input_ids, &sequences, self.backend.device(), parallelism)?;
         let first_states = self.encoder.forward(hidden_states, &sequences, parallelism)?;
         let pooled_output = self.pooler.forward(&first_states, parallelism)?;
         self.classifier.forward(&pooled_output, parallelism)

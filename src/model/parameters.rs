@@ -1,8 +1,9 @@
 //! A checkpoint's parameters, as the parts of the model take them.
 
+use super::backend::Backend;
 use crate::checkpoint::weights::{Float32s, Weights};
-use crate::kernels::{Level, Precision};
-use candle_core::{DType, Device, Error, Result, Shape, Tensor};
+use crate::kernels::Precision;
+use candle_core::{Error, Result, Shape, Tensor};
 use candle_nn::VarBuilder;
 
 /// The parameters under a prefix of their names: candle's tensors on the device, or the elements where the file has
@@ -11,20 +12,13 @@ use candle_nn::VarBuilder;
 pub(super) struct Parameters {
     tensors: VarBuilder<'static>,
     weights: Weights,
-    level: Option<Level>,
-    precision: Precision,
+    backend: Backend,
 }
 
 impl Parameters {
-    /// `level` is that of the kernels, which serve the CPU. There `precision` is that of the encoder's products alone;
-    /// a GPU holds everything in it.
-    pub(super) fn new(weights: &Weights, device: &Device, level: Level, precision: Precision) -> Parameters {
-        let dtype = match precision {
-            Precision::Bf16 if !device.is_cpu() => DType::BF16,
-            _ => DType::F32,
-        };
-        let tensors = weights.var_builder(dtype, device);
-        Parameters { tensors, weights: weights.clone(), level: device.is_cpu().then_some(level), precision }
+    pub(super) fn new(weights: &Weights, backend: &Backend) -> Parameters {
+        let tensors = weights.var_builder(backend.dtype(), backend.device());
+        Parameters { tensors, weights: weights.clone(), backend: backend.clone() }
     }
 
     /// Those of a part.
@@ -32,19 +26,18 @@ impl Parameters {
         Parameters { tensors: self.tensors.pp(part), ..self.clone() }
     }
 
-    /// The kernels' level where they do the work, `None` where candle's own operations do.
-    pub(super) fn level(&self) -> Option<Level> {
-        self.level
+    /// What computes with them.
+    pub(super) fn backend(&self) -> &Backend {
+        &self.backend
     }
 
-    /// The same for a part whose products are few and decide much.
+    /// The same for a part whose products are few and decide much: the kernels compute them in float32.
     pub(super) fn in_f32(&self) -> Parameters {
-        Parameters { precision: Precision::F32, ..self.clone() }
-    }
-
-    /// The arithmetic of the products.
-    pub(super) fn precision(&self) -> Precision {
-        self.precision
+        let backend = match self.backend {
+            Backend::Kernels { level, .. } => Backend::Kernels { level, precision: Precision::F32 },
+            Backend::Candle { .. } => self.backend.clone(),
+        };
+        Parameters { backend, ..self.clone() }
     }
 
     /// A parameter on the device.

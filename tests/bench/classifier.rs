@@ -4,13 +4,13 @@
 //!     cargo bench --bench classifier [-- MODEL [FILE]]
 //!
 //! MODEL is a local checkpoint, by default the embedded model; FILE has a text a line, by default made-up ones.
-//! `AGNEWS_CPU` picks one level.
+//! `AGNEWS_CPU` picks one level, or `candle`, the stock baseline: candle's own operations.
 
 use agnews::checkpoint::hub::{Hub, HubOptions};
 use agnews::checkpoint::{Checkpoint, CheckpointSpec};
 use agnews::classifier::{Classifier, ClassifierOptions};
 use agnews::kernels::{Level, Precision};
-use agnews::model::DeviceChoice;
+use agnews::model::{BackendChoice, CpuChoice};
 use anyhow::{Error, Result};
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -30,30 +30,33 @@ fn main() -> Result<()> {
         None => (0..MANY).map(made_up).collect(),
     };
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-    let chosen: Option<Level> = match std::env::var("AGNEWS_CPU") {
-        Ok(level) => Some(level.parse().map_err(Error::msg)?),
+    let chosen: Option<CpuChoice> = match std::env::var("AGNEWS_CPU") {
+        Ok(choice) => Some(choice.parse().map_err(Error::msg)?),
         Err(_) => None,
     };
+    let levels = Level::ALL.into_iter().filter(|level| level.is_supported());
+    let kernels = levels.flat_map(|level| {
+        let precisions = Precision::ALL.into_iter().filter(move |precision| precision.is_native_on(level));
+        precisions.map(move |precision| BackendChoice::kernels(level, precision))
+    });
+    let backends = std::iter::once(BackendChoice::candle()).chain(kernels);
     let mut out = std::io::stdout();
     writeln!(out, "{} texts of {checkpoint}, {} threads", texts.len(), rayon::current_num_threads())?;
-    writeln!(out, "{:11} {:7} {:>12} {:>12} {:>13}", "level", "dtype", "at once, /s", "singly, /s", "tokenization")?;
-    for level in Level::ALL.into_iter().filter(|&level| level.is_supported() && chosen.is_none_or(|it| it == level)) {
-        for precision in Precision::ALL.into_iter().filter(|precision| precision.is_native_on(level)) {
-            let options =
-                ClassifierOptions { cpu_level: level, precision, device: DeviceChoice::Cpu, ..Default::default() };
-            let classifier = Classifier::load(&checkpoint, &options)?;
-            let at_once = median(|| classifier.classify(&texts).map(drop))?;
-            let tokenization = median(|| classifier.encode(&texts).map(drop))?;
-            let mut turn = texts.iter().cycle();
-            let singly = median(|| classifier.classify(&[turn.next().expect("a cycle does not end")]).map(drop))?;
-            writeln!(
-                out,
-                "{level:11} {precision:7} {:12.1} {:12.1} {:11.1} %",
-                texts.len() as f64 / at_once,
-                1.0 / singly,
-                100.0 * tokenization / at_once
-            )?;
-        }
+    writeln!(out, "{:24} {:>12} {:>12} {:>13}", "", "at once, /s", "singly, /s", "tokenization")?;
+    for backend in backends.filter(|backend| chosen.is_none_or(|chosen| chosen == backend.cpu)) {
+        let classifier = Classifier::load(&checkpoint, &ClassifierOptions { backend, ..Default::default() })?;
+        let at_once = median(|| classifier.classify(&texts).map(drop))?;
+        let tokenization = median(|| classifier.encode(&texts).map(drop))?;
+        let mut turn = texts.iter().cycle();
+        let singly = median(|| classifier.classify(&[turn.next().expect("a cycle does not end")]).map(drop))?;
+        writeln!(
+            out,
+            "{:24} {:12.1} {:12.1} {:11.1} %",
+            classifier.backend().to_string(),
+            texts.len() as f64 / at_once,
+            1.0 / singly,
+            100.0 * tokenization / at_once
+        )?;
     }
     Ok(())
 }

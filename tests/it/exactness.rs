@@ -5,7 +5,7 @@ use agnews::checkpoint::hub::{Hub, HubOptions};
 use agnews::checkpoint::{Checkpoint, CheckpointSpec};
 use agnews::classifier::{Classifier, ClassifierOptions};
 use agnews::kernels::{Level, Precision};
-use agnews::model::DeviceChoice;
+use agnews::model::BackendChoice;
 use serde::Deserialize;
 use std::path::Path;
 
@@ -84,12 +84,11 @@ fn a_checkpoint_with_vocab_txt_and_odd_sizes_agrees_with_transformers() {
 }
 
 /// The largest difference from transformers' logits at 512 tokens, and whether all labels agree.
-fn compare(level: Level, precision: Precision) -> (f32, bool) {
+fn compare(backend: BackendChoice) -> (f32, bool) {
     let references = references(&fixture("builtin/reference.jsonl"));
     let rows: Vec<&Reference> = references.iter().filter(|row| row.max_length == 512).collect();
     assert!(rows.len() >= 10);
-    let options = ClassifierOptions { cpu_level: level, precision, device: DeviceChoice::Cpu, ..Default::default() };
-    let classifier = load_with("builtin", options);
+    let classifier = load_with("builtin", ClassifierOptions { backend, ..Default::default() });
     let encodings = classifier.encode(&rows.iter().map(|row| row.text.as_str()).collect::<Vec<_>>()).unwrap();
     let logits = classifier.logits(&encodings).unwrap();
     let best = |row: &[f32]| (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b]));
@@ -101,7 +100,7 @@ fn compare(level: Level, precision: Precision) -> (f32, bool) {
 #[test]
 fn every_level_agrees_with_transformers() {
     for level in Level::ALL.into_iter().filter(|level| level.is_supported()) {
-        let (difference, labels_agree) = compare(level, Precision::F32);
+        let (difference, labels_agree) = compare(BackendChoice::kernels(level, Precision::F32));
         assert!(difference <= TOLERANCE && labels_agree, "{level}: off by {difference}");
     }
 }
@@ -110,11 +109,22 @@ fn every_level_agrees_with_transformers() {
 #[test]
 fn three_products_of_bf16_agree_with_transformers() {
     for level in Level::ALL.into_iter().filter(|level| level.is_supported()) {
-        let (difference, labels_agree) = compare(level, Precision::Bf16x3);
+        let (difference, labels_agree) = compare(BackendChoice::kernels(level, Precision::Bf16x3));
         assert!(difference <= TOLERANCE && labels_agree, "{level}: off by {difference}");
     }
     assert_eq!(Precision::exact_on(Level::Amx), Precision::Bf16x3);
     assert_eq!(Precision::exact_on(Level::Avx512Bf16), Precision::F32);
+}
+
+/// What a GPU runs, on the CPU.
+#[test]
+fn candles_own_operations_agree_with_transformers() {
+    let (difference, labels_agree) = compare(BackendChoice::candle());
+    assert!(difference <= TOLERANCE && labels_agree, "off by {difference}");
+    // Every tensor is rounded to 8 bits of a fraction, the sums and the logits (up to 9 in size) among them.
+    let bf16 = BackendChoice { precision: Some(Precision::Bf16), ..BackendChoice::candle() };
+    let (difference, labels_agree) = compare(bf16);
+    assert!(difference > TOLERANCE && difference <= 0.4 && labels_agree, "bf16: off by {difference}");
 }
 
 /// Rounding factors to 8 bits of a fraction costs a few parts in a thousand, on every level the same; to 256 places, a few
@@ -123,7 +133,7 @@ fn three_products_of_bf16_agree_with_transformers() {
 fn narrow_factors_give_the_labels_and_nearly_the_logits() {
     for level in Level::ALL.into_iter().filter(|level| level.is_supported()) {
         for (precision, most) in [(Precision::Bf16, 0.05), (Precision::Int8, 0.5)] {
-            let (difference, labels_agree) = compare(level, precision);
+            let (difference, labels_agree) = compare(BackendChoice::kernels(level, precision));
             assert!(difference <= most && labels_agree, "{level}, {precision:?}: off by {difference}");
             assert!(difference > TOLERANCE, "{level}, {precision:?}: nothing was rounded");
         }
@@ -134,7 +144,8 @@ fn narrow_factors_give_the_labels_and_nearly_the_logits() {
 #[test]
 fn a_warm_model_gives_the_same_bits() {
     for precision in Precision::ALL {
-        let classifier = load_with("builtin", ClassifierOptions { precision, ..Default::default() });
+        let backend = BackendChoice::kernels(Level::detect(), precision);
+        let classifier = load_with("builtin", ClassifierOptions { backend, ..Default::default() });
         let encodings = classifier.encode(&["The bank raised its forecast for the year."]).unwrap();
         let cold = classifier.logits(&encodings).unwrap();
         assert_eq!(classifier.logits(&encodings).unwrap(), cold, "{precision:?}");
