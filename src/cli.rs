@@ -1,214 +1,376 @@
 //! What was typed: the command line as clap reads it, and nothing of what it means (see `options`).
 
-use crate::checkpoint::hub::DEFAULT_MODEL_ID;
-use clap::{Parser, ValueEnum};
+use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// Classify text with a BERT checkpoint: arguments, lines of standard input, or files.
+/// Classify text with a transformer checkpoint: arguments, lines of standard input, or files.
 ///
-/// Prints one record a text on standard output, in order: by default the class id, a tab and the label.
+/// Prints one record per text to standard output, in the order of the input: by default the label id, a tab and the
+/// label.
 #[derive(Debug, Parser)]
-#[command(name = "agnews", version, max_term_width = 100, after_help = AFTER_HELP)]
+#[command(
+    name = "agnews",
+    version,
+    max_term_width = 100,
+    args_override_self = true,
+    after_help = AFTER_HELP,
+    after_long_help = AFTER_LONG_HELP
+)]
 pub struct Cli {
-    /// Texts to classify, each argument one; without any, or with `-`, the lines of standard input
-    #[arg(value_name = "TEXT", conflicts_with = "files")]
+    /// Texts to classify, one per argument; without any, or with `-`, the lines of standard input
+    #[arg(value_name = "TEXT", conflicts_with = "files", value_hint = clap::ValueHint::Other)]
     pub texts: Vec<String>,
 
-    /// Classify every line of FILE (`-` is standard input); may be given several times
-    #[arg(short, long = "file", value_name = "FILE", help_heading = "Input")]
+    /// Classify each line or record of FILE; `-` is standard input
+    #[arg(short, long = "file", value_name = "FILE", num_args = 1.., value_hint = clap::ValueHint::FilePath, help_heading = "Input")]
     pub files: Vec<PathBuf>,
 
-    /// Format of the files and of standard input; by default what the file's name ends with (.csv .tsv .jsonl .ndjson,
-    /// with .gz or .zst behind), else lines. gzip and Zstandard are told by the first bytes, whatever the name
+    /// Input format [default: by extension (.csv .tsv .jsonl .ndjson .json, also with .gz or .zst), else lines]
+    ///
+    /// Compressed input (gzip, Zstandard) and UTF-16 are recognized by their first bytes, whatever the name.
     #[arg(long, value_enum, value_name = "FORMAT", conflicts_with = "texts", help_heading = "Input")]
     pub input_format: Option<InputFormat>,
 
-    /// The fields that make the text, joined with a space: header names, 1-based numbers, or JSON keys (dotted for
-    /// nested ones); by default `text`, else the only field there is
+    /// Fields that make up the text, joined with a space [default: `text`, or the only field]
+    ///
+    /// A field is a header name, a 1-based column number, or a JSON key, dotted to reach into objects.
     #[arg(
         long,
         value_name = "NAME[,NAME...]",
         value_delimiter = ',',
+        num_args = 1,
+        action = clap::ArgAction::Set,
         conflicts_with = "texts",
         help_heading = "Input"
     )]
     pub text_field: Vec<String>,
 
-    /// CSV and TSV have no header line, neither the input nor the output
-    #[arg(long, help_heading = "Input")]
+    /// Field delimiter of CSV input: one character, or `tab` [default: ,]
+    #[arg(long, value_name = "CHAR", conflicts_with = "texts", help_heading = "Input", hide_short_help = true)]
+    pub delimiter: Option<String>,
+
+    /// CSV and TSV, in and out, have no header line
+    #[arg(long, help_heading = "Input", hide_short_help = true)]
     pub no_header: bool,
 
-    /// Texts of plain input end with a NUL byte, not with a line break
-    #[arg(short = '0', long, conflicts_with = "texts", help_heading = "Input")]
+    /// Texts of plain input end with a NUL byte instead of a line break
+    #[arg(short = '0', long, conflicts_with = "texts", help_heading = "Input", hide_short_help = true)]
     pub null: bool,
 
-    /// Stop at the first malformed record, instead of giving an empty one in its place and going on
-    #[arg(long, help_heading = "Input")]
+    /// Stop at the first malformed record instead of printing an empty record in its place
+    #[arg(long, help_heading = "Input", hide_short_help = true)]
     pub strict: bool,
 
     /// Checkpoint: a Hugging Face Hub id, a local folder, or `builtin` for the embedded model
-    #[arg(short, long, value_name = "MODEL", default_value = DEFAULT_MODEL_ID, help_heading = "Checkpoint")]
-    pub model: String,
+    ///
+    /// The default is textattack/bert-base-uncased-ag-news, or the value of AGNEWS_MODEL.
+    #[arg(short, long, value_name = "MODEL", value_parser = Suggested(&["builtin"]), hide_possible_values = true, help_heading = "Checkpoint")]
+    pub model: Option<String>,
 
-    /// Branch, tag, commit or refs/pr/N of the Hub's repository
-    #[arg(long, value_name = "REVISION", help_heading = "Checkpoint")]
+    /// Branch, tag, commit or refs/pr/N of the Hub repository
+    #[arg(long, value_name = "REVISION", help_heading = "Checkpoint", hide_short_help = true)]
     pub revision: Option<String>,
 
-    /// Never use the network: only what is in the cache (also: HF_HUB_OFFLINE=1)
+    /// Use only what is in the cache, never the network
     #[arg(long, help_heading = "Checkpoint")]
     pub offline: bool,
 
-    /// Name the classes, in id order, instead of the names in config.json
-    #[arg(long, value_name = "A,B,...", value_delimiter = ',', help_heading = "Checkpoint")]
+    /// Names for the labels, in id order, instead of those in config.json
+    #[arg(long, value_name = "A,B,...", value_delimiter = ',', num_args = 1, action = clap::ArgAction::Set, help_heading = "Checkpoint", hide_short_help = true)]
     pub labels: Option<Vec<String>>,
 
-    /// Longest text in tokens, the two special ones included; longer ones are truncated; by default the model decides
-    #[arg(long, value_name = "TOKENS", help_heading = "Checkpoint")]
+    /// Truncate texts to this many tokens, special tokens included [default: the model's limit]
+    #[arg(long, value_name = "TOKENS", help_heading = "Checkpoint", hide_short_help = true)]
     pub max_length: Option<usize>,
 
-    /// Fetch the checkpoint into the cache, verify it, print its folder, and end
-    #[arg(long, conflicts_with_all = ["texts", "files"], help_heading = "Checkpoint")]
+    /// Download and verify the checkpoint, print its folder, and exit
+    #[arg(long, conflicts_with_all = ["texts", "files"], help_heading = "Checkpoint", hide_short_help = true)]
     pub download: bool,
 
-    /// Add the score (softmax probability) to each record
-    #[arg(long, help_heading = "Output")]
+    /// Add the score (probability) to each record
+    #[arg(short, long, help_heading = "Output")]
     pub scores: bool,
 
-    /// Give the K best classes of each text, best first, with their scores
+    /// Print the K best labels of each text with their scores, best first
     #[arg(short = 'k', long, value_name = "K", help_heading = "Output")]
     pub top_k: Option<usize>,
 
-    /// Form of the records
-    #[arg(long, value_enum, default_value_t = Format::Tsv, help_heading = "Output")]
-    pub format: Format,
+    /// Output format [default: by the extension of --output, else tsv]
+    #[arg(long, value_enum, value_name = "FORMAT", help_heading = "Output")]
+    pub format: Option<Format>,
 
-    /// Add the text to each record (with --format jsonl)
+    /// Add the text to each record
     #[arg(long, help_heading = "Output")]
     pub with_text: bool,
 
-    /// Carry the input's own fields through: CSV and TSV columns, JSON keys; the prediction comes behind them
-    #[arg(long, conflicts_with_all = ["texts", "id_field"], help_heading = "Output")]
+    /// Add the name of the input file to each record
+    #[arg(short = 'H', long, help_heading = "Output")]
+    pub with_filename: bool,
+
+    /// Add the line number in the input to each record
+    #[arg(short = 'n', long, help_heading = "Output")]
+    pub line_number: bool,
+
+    /// Copy all input fields to the output, followed by the prediction
+    #[arg(long, conflicts_with = "id_field", help_heading = "Output")]
     pub keep: bool,
 
-    /// Carry one field through, as the first of each record
-    #[arg(long, value_name = "NAME", conflicts_with = "texts", help_heading = "Output")]
+    /// Copy one input field to the output, before the prediction
+    #[arg(long, value_name = "NAME", help_heading = "Output", hide_short_help = true)]
     pub id_field: Option<String>,
 
-    /// Give no class where the best score is below P
+    /// Print no label for texts whose best score is below P
     #[arg(long, value_name = "P", help_heading = "Output")]
     pub min_score: Option<f32>,
 
-    /// The label of texts below --min-score, instead of an empty one
-    #[arg(long, value_name = "NAME", requires = "min_score", help_heading = "Output")]
+    /// Label for texts below --min-score, instead of an empty one
+    #[arg(long, value_name = "NAME", requires = "min_score", help_heading = "Output", hide_short_help = true)]
     pub unsure: Option<String>,
 
-    /// Write the records to FILE, whole or not at all: to FILE.partial first
-    #[arg(short, long, value_name = "FILE", help_heading = "Output")]
+    /// Print only the texts with this label, instead of records; may be repeated
+    #[arg(
+        long,
+        value_name = "LABEL",
+        value_delimiter = ',',
+        conflicts_with_all = ["format", "scores", "top_k", "with_text", "keep", "id_field"],
+        help_heading = "Output"
+    )]
+    pub only: Vec<String>,
+
+    /// Print how many texts have each label, instead of records
+    #[arg(
+        short,
+        long,
+        conflicts_with_all = ["format", "scores", "top_k", "with_text", "with_filename", "line_number", "keep", "id_field", "only", "resume"],
+        help_heading = "Output"
+    )]
+    pub count: bool,
+
+    /// Write to FILE, which appears only when it is complete; .gz and .zst are compressed
+    #[arg(short, long, value_name = "FILE", value_hint = clap::ValueHint::FilePath, help_heading = "Output")]
     pub output: Option<PathBuf>,
 
-    /// Go on where an interrupted run with the same --output and options stopped
+    /// Continue an interrupted run with the same --output and options
     #[arg(long, requires = "output", help_heading = "Output")]
     pub resume: bool,
 
-    /// Compare with the gold labels in this field (names in any case, or ids), and tell accuracy, precision, recall, F1,
-    /// confusions and calibration on standard error at the end
-    #[arg(long, value_name = "NAME", conflicts_with = "texts", help_heading = "Evaluation")]
+    /// When to use color
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Color::Auto, help_heading = "Output", hide_short_help = true)]
+    pub color: Color,
+
+    /// Compare with the gold labels in this field, and print accuracy, F1, confusions and calibration
+    ///
+    /// Gold labels are names in any case, or ids. The evaluation goes to standard error, after the records, or to
+    /// standard output with --no-results.
+    #[arg(long, value_name = "NAME", help_heading = "Evaluation")]
     pub label_field: Option<String>,
 
-    /// The id of the first class in the gold labels: 1 for AG News' own files
-    #[arg(long, value_name = "N", default_value_t = 0, requires = "label_field", help_heading = "Evaluation")]
-    pub first_label_id: i64,
+    /// Id of the first label in the gold labels: 1 for AG News' own files [default: 0]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Evaluation", hide_short_help = true)]
+    pub first_label_id: Option<i64>,
 
-    /// Write the evaluation to FILE, which ends with .json, .svg or .html
-    #[arg(long, value_name = "FILE", requires = "label_field", help_heading = "Evaluation")]
+    /// Write the evaluation to FILE, which ends in .json, .svg or .html
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath, help_heading = "Evaluation")]
     pub report: Option<PathBuf>,
 
-    /// Print no records, only the evaluation
-    #[arg(long, requires = "label_field", conflicts_with = "output", help_heading = "Evaluation")]
+    /// Print the evaluation to standard output, and no records
+    #[arg(long, conflicts_with = "output", help_heading = "Evaluation")]
     pub no_results: bool,
 
     /// Where to compute: auto, cpu, cuda, cuda:N or metal
-    #[arg(long, value_name = "DEVICE", default_value = "auto", help_heading = "Computing")]
+    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = Suggested(&["auto", "cpu", "cuda", "metal"]), hide_possible_values = true, help_heading = "Computing", hide_short_help = true)]
     pub device: String,
 
-    /// Arithmetic of the forward pass
+    /// Arithmetic of the matrix products
     #[arg(long, value_enum, default_value_t = Dtype::Auto, help_heading = "Computing")]
     pub dtype: Dtype,
 
-    /// CPU threads [default: one for each core]
+    /// CPU threads [default: one per core]
     #[arg(long, value_name = "N", help_heading = "Computing")]
     pub threads: Option<usize>,
 
-    /// Tokens that go through the model together [default: 384 on a CPU, for each thread, 8192 on a GPU]
-    #[arg(long, value_name = "N", help_heading = "Computing")]
+    /// Tokens per batch [default: 384 on a CPU, for each thread; 8192 on a GPU]
+    #[arg(long, value_name = "N", help_heading = "Computing", hide_short_help = true)]
     pub max_batch_tokens: Option<usize>,
 
-    /// No progress, no notes on standard error; errors are still told
-    #[arg(short, long)]
+    /// Print no progress and no notes to standard error, only errors
+    #[arg(short, long, overrides_with = "verbose")]
     pub quiet: bool,
 
-    /// Print completions for SHELL and end
-    #[arg(long, value_enum, value_name = "SHELL", exclusive = true)]
+    /// Say what is loaded, and print each cause of an error on a line of its own
+    #[arg(short, long, overrides_with = "quiet")]
+    pub verbose: bool,
+
+    /// Print completions for SHELL and exit
+    #[arg(long, value_enum, value_name = "SHELL", exclusive = true, hide_short_help = true)]
     pub completions: Option<clap_complete::Shell>,
 
-    /// Print the manual page (roff) and end
-    #[arg(long, exclusive = true)]
+    /// Print the manual page and exit
+    #[arg(long, exclusive = true, hide_short_help = true)]
     pub man: bool,
-
-    /// Say what is loaded, and show every cause of an error on a line of its own
-    #[arg(short, long)]
-    pub verbose: bool,
 }
 
-/// Form of the records on standard output.
+/// What was typed, and which options were given.
+#[derive(Debug)]
+pub struct CommandLine {
+    /// The options with their values.
+    pub cli: Cli,
+    /// The options that were typed, with what was typed for them, in the order of the help.
+    pub given: Vec<(String, String)>,
+}
+
+impl CommandLine {
+    /// Parses `args`, the first of which is the name of the program.
+    ///
+    /// # Errors
+    /// If clap refuses them, or they ask for help or the version.
+    pub fn parse(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<CommandLine, clap::Error> {
+        let command = Cli::command();
+        let matches = command.clone().try_get_matches_from(args)?;
+        let given = given(&command, &matches);
+        Ok(CommandLine { cli: Cli::from_arg_matches(&matches)?, given })
+    }
+}
+
+fn given(command: &clap::Command, matches: &ArgMatches) -> Vec<(String, String)> {
+    let is_typed = |id: &str| matches.value_source(id) == Some(clap::parser::ValueSource::CommandLine);
+    let options = command.get_arguments().filter(|arg| is_typed(arg.get_id().as_str()));
+    let value = |arg: &clap::Arg| {
+        let name = arg.get_long().map(|long| format!("--{long}"))?;
+        let values = matches.get_raw(arg.get_id().as_str()).filter(|_| arg.get_action().takes_values());
+        let values: Vec<_> = values.into_iter().flatten().map(|value| value.to_string_lossy()).collect();
+        Some((name, if values.is_empty() { "on".to_owned() } else { values.join(",") }))
+    };
+    options.filter_map(value).collect()
+}
+
+/// Any string; completions offer these.
+#[derive(Clone)]
+struct Suggested(&'static [&'static str]);
+
+impl TypedValueParser for Suggested {
+    type Value = String;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        arg: Option<&clap::Arg>,
+        value: &std::ffi::OsStr,
+    ) -> Result<String, clap::Error> {
+        StringValueParser::new().parse_ref(command, arg, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(self.0.iter().map(PossibleValue::new)))
+    }
+}
+
+/// The form of the records on standard output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// Fields with tabs between: id, label and, where asked for, the score
+    /// Tab-separated: id, label and, if asked for, the score
     Tsv,
-    /// One JSON object a line: label_id, label, score
-    Jsonl,
-    /// Comma-separated values with a header line: label_id, label, score
+    /// Comma-separated with a header line: label_id, label, score
     Csv,
+    /// One JSON object per line: label_id, label, score
+    Jsonl,
 }
 
-/// Form of the input.
+/// The form of the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum InputFormat {
-    /// Each line a text
+    /// One text per line
     Lines,
     /// Comma-separated values (RFC 4180) with a header line
     Csv,
     /// Tab-separated values with a header line, without quoting
     Tsv,
-    /// One JSON object a line
+    /// One JSON object per line
     Jsonl,
+    /// An array of JSON objects
+    Json,
 }
 
-/// Arithmetic of the forward pass.
+/// When to use color.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless NO_COLOR is set or TERM is dumb
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// Arithmetic of the matrix products.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Dtype {
-    /// The fastest whose logits agree with float32's to four decimal places: bf16x3 where the CPU has AMX, else f32
+    /// The fastest that agrees with float32 to four decimal places: bf16x3 with AMX, else f32
     Auto,
-    /// 32-bit floating point throughout
+    /// 32-bit floating point
     F32,
-    /// The large matrix products split each number into two bf16 numbers and add in 32 bits: fast with AMX only
+    /// Each number as the sum of two bf16 numbers: fast with AMX only
     Bf16x3,
-    /// They multiply bf16 numbers and add in 32 bits: faster with AVX-512 BF16 or AMX, logits within about a hundredth
+    /// bf16: faster with AVX-512 BF16 or AMX, logits within about 0.01
     Bf16,
-    /// They multiply 8-bit integers: the fastest with AVX-512 VNNI or AMX, logits within about a tenth; CPU only
+    /// 8-bit integers: fastest with AVX-512 VNNI or AMX, logits within about 0.1; CPU only
     Int8,
 }
 
-const AFTER_HELP: &str = "\
-Exit codes: 0 all texts classified; 1 a failure while running; 2 a usage error.
+/// The codes with which the program exits, for the help and the manual.
+pub const EXIT_STATUS: &[(&str, &str)] = &[
+    ("0", "All texts were classified."),
+    ("1", "Something failed, or a record was malformed; what was classified before has been printed."),
+    ("2", "The command line is wrong."),
+    ("130", "The run was interrupted while writing to a file."),
+];
 
-Environment: HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN, HF_TOKEN_PATH, HF_HUB_OFFLINE and the
-usual proxy variables as Python's huggingface_hub reads them; NO_COLOR; AGNEWS_CPU caps the
-instruction set of the CPU kernels (portable, avx2, avx512, avx512vnni, avx512bf16, amx).
+/// The environment variables that are read, for the manual.
+pub const ENVIRONMENT: &[(&str, &str)] = &[
+    ("AGNEWS_MODEL", "The checkpoint to use without -m."),
+    (
+        "AGNEWS_CPU",
+        "The best instruction set to use on the CPU: portable, avx2, avx512, avx512vnni, avx512bf16 or amx; or candle, for \
+         candle's own operations.",
+    ),
+    ("HF_HOME, HF_HUB_CACHE", "Where the cache is."),
+    ("HF_TOKEN, HF_TOKEN_PATH", "The token for private checkpoints, or the file with it."),
+    ("HF_ENDPOINT", "The address of the Hub, for a mirror."),
+    ("HF_HUB_OFFLINE", "If 1, the same as --offline."),
+    ("HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY", "The proxy for downloads, and the hosts to reach without it."),
+    ("NO_COLOR, TERM", "No color if NO_COLOR is set or TERM is dumb."),
+];
+
+/// Commands and what they are for, for the help and the manual.
+pub const EXAMPLES: &[(&str, &str)] = &[
+    ("agnews -m builtin \"Peace talks resumed on Monday.\"", "Classify a sentence with the embedded model."),
+    ("agnews --scores < headlines.txt", "Classify the lines of standard input."),
+    ("agnews -f articles.csv.gz --text-field title,body --keep -o labelled.csv", "Add the label to each row of a CSV."),
+    ("agnews -m builtin --only Sports -H -n -f *.txt", "Search files for texts about sports."),
+    ("agnews -f test.csv --label-field class --no-results", "Evaluate on gold labels."),
+];
+
+const AFTER_HELP: &str = "\
+Examples:
+  agnews -m builtin \"Peace talks resumed on Monday.\"
+  agnews --scores < headlines.txt
+  agnews -f articles.csv.gz --text-field title,body --keep -o labelled.csv
+
+-h shows the common options, --help all of them.";
+
+const AFTER_LONG_HELP: &str = "\
+Exit status: 0 if all texts were classified, 1 if something failed or a record was malformed, 2 if the
+command line is wrong, 130 if a run that writes to a file was interrupted.
+
+Environment: AGNEWS_MODEL is the default checkpoint; AGNEWS_CPU caps the instruction set (portable, avx2,
+avx512, avx512vnni, avx512bf16, amx) or chooses candle; HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN,
+HF_TOKEN_PATH, HF_HUB_OFFLINE and the proxy variables mean what they mean to Python's huggingface_hub.
 
 Examples:
   agnews -m builtin \"Peace talks resumed on Monday.\"
-  cat headlines.txt | agnews --scores
-  agnews -f headlines.txt --format jsonl --with-text > predictions.jsonl
-  agnews -f articles.csv.gz --text-field title,body --keep --format csv -o labelled.csv
-  agnews -f test.csv --text-field title,description --label-field class_index --first-label-id 1 --no-results";
+  agnews --scores < headlines.txt
+  agnews -f articles.csv.gz --text-field title,body --keep -o labelled.csv
+  agnews -m builtin --only Sports -H -n -f *.txt
+  agnews -f test.csv --label-field class --no-results";

@@ -1,8 +1,8 @@
 //! Text classification with a BERT checkpoint, on the CPU or a GPU.
 //!
 //! ```text
-//! source -> tokenization -> batching -> model (forward) -> prediction -> output
-//!                                                                    `-> evaluation
+//! source -> tokenization -> batching -> model (forward) -> prediction -> decision -> output
+//!                                                                                `-> evaluation
 //! ```
 //!
 //! Plain structs pass between the stages; tensors exist only inside [`model`]. Imports run along the
@@ -13,6 +13,7 @@ pub mod batching;
 pub mod checkpoint;
 pub mod classifier;
 pub mod cli;
+pub mod decision;
 pub mod evaluation;
 #[cfg(test)]
 mod fuzzing;

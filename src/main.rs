@@ -1,25 +1,28 @@
 //! The program's edge: parse, run, turn an error into a message and an exit code.
 
 use agnews::checkpoint::hub::HubError;
-use agnews::cli::Cli;
-use agnews::options::{Options, UsageError, Verbosity};
-use agnews::run::{run, OutputError};
-use clap::Parser;
-use std::io::Write;
+use agnews::cli::CommandLine;
+use agnews::options::{advice, Environment, Options, UsageError, Verbosity};
+use agnews::run::{print, run, OutputError};
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
-/// How the program ends.
+/// How the program exits.
 enum Exit {
     /// Every text has been classified, or the reader of our output had enough.
     Success = 0,
-    /// Something failed while running.
+    /// Something failed.
     Failure = 1,
-    /// The command line makes no sense; clap ends with the same code.
+    /// The command line makes no sense.
     Usage = 2,
 }
 
 fn main() -> ExitCode {
-    let options = match Options::resolve(Cli::parse()) {
+    let command_line = match CommandLine::parse(std::env::args_os()) {
+        Ok(command_line) => command_line,
+        Err(error) => return help_or_refuse(&error),
+    };
+    let options = match Options::resolve(command_line, &Environment::of_process()) {
         Ok(options) => options,
         Err(error) => return fail(&error.into(), Verbosity::Normal),
     };
@@ -30,23 +33,41 @@ fn main() -> ExitCode {
     }
 }
 
-/// Tells the error on standard error: one line, or with `--verbose` a line a cause.
+/// Prints help or the version to standard output, or says what is wrong with the command line in the style of all
+/// other errors.
+fn help_or_refuse(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        let help = error.render();
+        let help = if std::io::stdout().is_terminal() { help.ansi().to_string() } else { help.to_string() };
+        return match print(help.as_bytes()) {
+            Ok(()) => Exit::Success.into(),
+            Err(error) => fail(&error, Verbosity::Normal),
+        };
+    }
+    let message = error.to_string();
+    let message = message.strip_prefix("error: ").unwrap_or(&message);
+    let _ = writeln!(std::io::stderr(), "agnews: error: {}", message.trim_end());
+    Exit::Usage.into()
+}
+
+/// Prints the error to standard error: on one line, or with `--verbose` on a line per cause.
 fn fail(error: &anyhow::Error, verbosity: Verbosity) -> ExitCode {
-    if error.downcast_ref::<OutputError>().is_some_and(OutputError::is_closed_pipe) {
+    if OutputError::is_closed_pipe_in(error) {
         return Exit::Success.into();
     }
     let is_usage = error.is::<UsageError>();
+    let advice = advice::for_error(error).map_or_else(String::new, |advice| format!("; {advice}"));
     let mut stderr = std::io::stderr().lock();
-    // Nothing is left to do where even standard error is closed.
+    // Nothing is left to do if even standard error is closed.
     let _ = match verbosity {
         Verbosity::Verbose => {
             let causes = error.chain().skip(1).map(|cause| format!("\n  caused by: {cause}")).collect::<String>();
-            writeln!(stderr, "agnews: error: {error}{causes}")
+            writeln!(stderr, "agnews: error: {error}{advice}{causes}")
         }
-        _ => writeln!(stderr, "agnews: error: {}", one_line(error)),
+        _ => writeln!(stderr, "agnews: error: {}{advice}", one_line(error)),
     };
     if is_usage {
-        let _ = writeln!(stderr, "Try `agnews --help`.");
+        let _ = writeln!(stderr, "For more information, try '--help'.");
     }
     if is_usage { Exit::Usage } else { Exit::Failure }.into()
 }
@@ -60,7 +81,7 @@ fn one_line(error: &anyhow::Error) -> String {
             break;
         }
     }
-    parts.join(": ").split_whitespace().collect::<Vec<_>>().join(" ")
+    parts.join(": ").replace(['\n', '\r'], " ")
 }
 
 impl From<Exit> for ExitCode {

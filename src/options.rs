@@ -1,19 +1,26 @@
 //! What the command line means: resolved once (flag, then environment, then default) and validated before anything
-//! is loaded.
+//! is loaded. Options end here: no other layer knows a flag by name, or reads the environment.
 
+pub mod advice;
 mod classification;
+mod environment;
 
-pub use classification::{ClassificationOptions, EvaluationOptions, MalformedPolicy, Target};
+pub use classification::{ClassificationOptions, Destination, EvaluationOptions, MalformedPolicy};
+pub use environment::Environment;
 
+use crate::checkpoint::hub::{HubOptions, DEFAULT_MODEL_ID};
 use crate::checkpoint::CheckpointSpec;
-use crate::cli::{Cli, Dtype};
+use crate::cli::{Cli, CommandLine, Dtype};
 use crate::kernels::{Level, Precision};
 use crate::model::{BackendChoice, CpuChoice};
-use std::ffi::OsString;
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 
-/// A command line that clap accepts but that makes no sense; ends the program with exit code 2.
+/// The most threads: a larger number is a slip, and would only exhaust the system.
+const MAX_THREADS: usize = 1024;
+
+/// A command line that clap accepts but that makes no sense; the program exits with code 2.
 #[derive(Debug)]
 pub struct UsageError(String);
 
@@ -25,10 +32,25 @@ impl fmt::Display for UsageError {
 
 impl std::error::Error for UsageError {}
 
+/// A run has failed, and the records that it had written are in a file that a later run can continue.
+#[derive(Debug)]
+pub struct Incomplete {
+    /// The file.
+    pub partial: PathBuf,
+}
+
+impl fmt::Display for Incomplete {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the run is not complete")
+    }
+}
+
+impl std::error::Error for Incomplete {}
+
 /// What one run is to do.
 #[derive(Debug)]
 pub struct Options {
-    /// Whether to classify or only to fetch.
+    /// Whether to classify, or what else.
     pub task: Task,
     /// Which checkpoint, and how it is read.
     pub checkpoint: CheckpointOptions,
@@ -43,7 +65,7 @@ pub struct Options {
 pub enum Task {
     /// Classify texts and print records.
     Classify(Box<ClassificationOptions>),
-    /// Bring the checkpoint into the cache and print its folder.
+    /// Download the checkpoint into the cache and print its folder.
     Download,
     /// Print completions for a shell.
     Completions(clap_complete::Shell),
@@ -56,12 +78,23 @@ pub enum Task {
 pub struct CheckpointOptions {
     /// Where it comes from.
     pub spec: CheckpointSpec,
-    /// `--offline`; the environment may say so too.
-    pub offline: bool,
+    /// How the Hub is reached.
+    pub hub: HubOptions,
     /// `--labels`.
     pub labels: Option<Vec<String>>,
     /// `--max-length`, in tokens.
     pub max_length: Option<usize>,
+}
+
+impl fmt::Display for CheckpointOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.spec {
+            CheckpointSpec::Builtin => f.write_str("builtin"),
+            CheckpointSpec::Folder(folder) => write!(f, "{}", folder.display()),
+            CheckpointSpec::Hub { model_id, revision: None } => f.write_str(model_id),
+            CheckpointSpec::Hub { model_id, revision: Some(revision) } => write!(f, "{model_id} at {revision}"),
+        }
+    }
 }
 
 /// How to compute.
@@ -69,13 +102,13 @@ pub struct CheckpointOptions {
 pub struct ComputingOptions {
     /// `--device`, `AGNEWS_CPU` and `--dtype`.
     pub backend: BackendChoice,
-    /// `--threads`; without it one a core.
+    /// `--threads`; one per core without it.
     pub threads: Option<NonZeroUsize>,
-    /// `--max-batch-tokens`; without it as many as are fast.
+    /// `--max-batch-tokens`; as many as are fast without it.
     pub max_batch_tokens: Option<usize>,
 }
 
-/// What is told on standard error beside errors.
+/// What is printed to standard error beside errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verbosity {
     /// Nothing.
@@ -90,61 +123,81 @@ impl Options {
     /// Resolves the command line.
     ///
     /// # Errors
-    /// [`UsageError`] where options contradict each other or a value is out of range; the message names the option.
-    pub fn resolve(cli: Cli) -> Result<Options, UsageError> {
-        let spec = CheckpointSpec::parse(&cli.model, cli.revision.as_deref()).map_err(UsageError)?;
-        let task = match cli.download {
-            true if !matches!(spec, CheckpointSpec::Hub { .. }) => {
-                return usage(format!("--download is for checkpoints on the Hub, and {} is not one", cli.model))
+    /// [`UsageError`] if options contradict each other or a value is out of range; the message names the option.
+    pub fn resolve(command_line: CommandLine, environment: &Environment) -> Result<Options, UsageError> {
+        let CommandLine { cli, given } = command_line;
+        let model = cli.model.clone().or_else(|| environment.text("AGNEWS_MODEL"));
+        let model = model.unwrap_or_else(|| DEFAULT_MODEL_ID.to_owned());
+        let spec = CheckpointSpec::parse(&model, cli.revision.as_deref()).map_err(UsageError)?;
+        let task = match cli.completions {
+            _ if cli.man => Task::ManualPage,
+            Some(shell) => Task::Completions(shell),
+            None if cli.download && !matches!(spec, CheckpointSpec::Hub { .. }) => {
+                return usage(format!("--download is for checkpoints on the Hub, and {model} is not one"))
             }
-            true => Task::Download,
-            false if cli.man => Task::ManualPage,
-            false => match cli.completions {
-                Some(shell) => Task::Completions(shell),
-                None => Task::Classify(Box::new(classification::resolve(&cli)?)),
-            },
+            None if cli.download => Task::Download,
+            None => Task::Classify(Box::new(classification::resolve(&cli, &given, environment)?)),
         };
-        if cli.labels.as_ref().is_some_and(|labels| labels.iter().any(String::is_empty)) {
-            return usage("--labels has an empty name: give one for each class, with commas between");
-        }
         Ok(Options {
             task,
+            computing: computing(&cli, environment)?,
+            verbosity: verbosity(&cli),
             checkpoint: CheckpointOptions {
                 spec,
-                offline: cli.offline,
-                labels: cli.labels,
+                hub: HubOptions::from_env(&|name| environment.get(name), cli.offline),
+                labels: labels(cli.labels)?,
                 max_length: positive("--max-length", cli.max_length)?.map(NonZeroUsize::get),
-            },
-            computing: ComputingOptions {
-                backend: BackendChoice {
-                    device: cli.device.parse().map_err(UsageError)?,
-                    cpu: cpu_choice(std::env::var_os("AGNEWS_CPU"))?,
-                    precision: match cli.dtype {
-                        Dtype::Auto => None,
-                        Dtype::F32 => Some(Precision::F32),
-                        Dtype::Bf16x3 => Some(Precision::Bf16x3),
-                        Dtype::Bf16 => Some(Precision::Bf16),
-                        Dtype::Int8 => Some(Precision::Int8),
-                    },
-                },
-                threads: positive("--threads", cli.threads)?,
-                max_batch_tokens: cli.max_batch_tokens.map(|tokens| tokens.max(1)),
-            },
-            verbosity: match (cli.quiet, cli.verbose) {
-                (true, true) => return usage("--quiet and --verbose contradict each other: give one"),
-                (true, false) => Verbosity::Quiet,
-                (false, true) => Verbosity::Verbose,
-                (false, false) => Verbosity::Normal,
             },
         })
     }
 }
 
-/// `value` is that of `AGNEWS_CPU`; an empty one counts as none.
-fn cpu_choice(value: Option<OsString>) -> Result<CpuChoice, UsageError> {
-    match value.filter(|value| !value.is_empty()) {
+fn computing(cli: &Cli, environment: &Environment) -> Result<ComputingOptions, UsageError> {
+    let threads = positive("--threads", cli.threads)?;
+    if threads.is_some_and(|threads| threads.get() > MAX_THREADS) {
+        return usage(format!("--threads must be from 1 to {MAX_THREADS}"));
+    }
+    Ok(ComputingOptions {
+        backend: BackendChoice {
+            device: cli.device.parse().map_err(UsageError)?,
+            cpu: cpu_choice(environment.text("AGNEWS_CPU"))?,
+            precision: match cli.dtype {
+                Dtype::Auto => None,
+                Dtype::F32 => Some(Precision::F32),
+                Dtype::Bf16x3 => Some(Precision::Bf16x3),
+                Dtype::Bf16 => Some(Precision::Bf16),
+                Dtype::Int8 => Some(Precision::Int8),
+            },
+        },
+        threads,
+        max_batch_tokens: positive("--max-batch-tokens", cli.max_batch_tokens)?.map(NonZeroUsize::get),
+    })
+}
+
+fn verbosity(cli: &Cli) -> Verbosity {
+    match (cli.quiet, cli.verbose) {
+        (true, _) => Verbosity::Quiet,
+        (false, true) => Verbosity::Verbose,
+        (false, false) => Verbosity::Normal,
+    }
+}
+
+fn labels(labels: Option<Vec<String>>) -> Result<Option<Vec<String>>, UsageError> {
+    for (place, label) in labels.iter().flatten().enumerate() {
+        if label.is_empty() {
+            return usage("--labels has an empty name: give one name per label, separated by commas");
+        }
+        if labels.iter().flatten().take(place).any(|other| other == label) {
+            return usage(format!("--labels names {label:?} twice: each label needs a name of its own"));
+        }
+    }
+    Ok(labels)
+}
+
+fn cpu_choice(value: Option<String>) -> Result<CpuChoice, UsageError> {
+    match value {
         None => Ok(CpuChoice::Kernels(Level::Amx)),
-        Some(value) => value.to_string_lossy().parse().or_else(|error| usage(format!("AGNEWS_CPU={error}"))),
+        Some(value) => value.parse().or_else(|error| usage(format!("AGNEWS_CPU={error}"))),
     }
 }
 
@@ -152,6 +205,8 @@ fn usage<T>(message: impl Into<String>) -> Result<T, UsageError> {
     Err(UsageError(message.into()))
 }
 
+/// # Errors
+/// If the value is 0.
 fn positive(option: &str, value: Option<usize>) -> Result<Option<NonZeroUsize>, UsageError> {
     match value {
         Some(0) => usage(format!("{option} must be at least 1")),
@@ -162,13 +217,16 @@ fn positive(option: &str, value: Option<usize>) -> Result<Option<NonZeroUsize>, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::RecordFormat;
+    use crate::output::Format;
     use crate::source::{Input, InputFormat, Inputs, KeptFields};
-    use clap::Parser;
 
     fn resolve(args: &[&str]) -> Result<Options, String> {
-        let cli = Cli::try_parse_from(["agnews"].iter().chain(args)).map_err(|e| e.to_string())?;
-        Options::resolve(cli).map_err(|e| e.to_string())
+        resolve_in(&Environment::of_variables(&[]), args)
+    }
+
+    fn resolve_in(environment: &Environment, args: &[&str]) -> Result<Options, String> {
+        let command_line = CommandLine::parse(["agnews"].iter().chain(args)).map_err(|error| error.to_string())?;
+        Options::resolve(command_line, environment).map_err(|error| error.to_string())
     }
 
     fn inputs_of(args: &[&str]) -> Inputs {
@@ -195,8 +253,6 @@ mod tests {
             (&["-k", "0"], "--top-k"),
             (&["--threads", "0"], "--threads"),
             (&["--max-length", "0"], "--max-length"),
-            (&["--with-text"], "--format jsonl"),
-            (&["-q", "-v"], "--quiet"),
             (&["--labels", "a,,b"], "--labels"),
             (&["-m", "builtin", "--revision", "main"], "--revision"),
             (&["-m", "a/b/c"], "a/b/c"),
@@ -204,7 +260,6 @@ mod tests {
             (&["-m", ""], "--model"),
             (&["-m", "builtin", "--download"], "--download"),
             (&["--download", "text"], "--download"),
-            (&["--with-text", "--format", "csv"], "--format jsonl"),
             (&["-f", "x.txt", "--text-field", "a"], "--input-format"),
             (&["--keep"], "--input-format"),
             (&["-f", "x.jsonl", "--keep"], "--format jsonl"),
@@ -217,7 +272,20 @@ mod tests {
             (&["--min-score", "NaN"], "--min-score"),
             (&["--unsure", "?"], "--min-score"),
             (&["--resume"], "--output"),
-            (&["-f", "x.csv", "-o", "x.csv"], "x.csv"),
+            (&["-f", "x.csv", "-o", "y.html", "--report", "y.html", "--label-field", "a"], "--report"),
+            (&["-f", "-", "-f", "-"], "--file -"),
+            (&["text", "--keep"], "--keep"),
+            (&["text", "--id-field", "a"], "--id-field"),
+            (&["text", "--label-field", "a"], "--label-field"),
+            (&["text", "--report", "r.json"], "--label-field"),
+            (&["text", "--no-results"], "--label-field"),
+            (&["text", "--first-label-id", "1"], "--label-field"),
+            (&["--max-batch-tokens", "0"], "--max-batch-tokens"),
+            (&["--threads", "100000"], "1024"),
+            (&["--labels", "a,b,a"], "twice"),
+            (&["-f", "x.csv", "--delimiter", "ab"], "--delimiter"),
+            (&["-o", "-", "--resume"], "--output"),
+            (&["--count", "--only", "a"], "--only"),
             (&["-f", "x.csv", "-o", "y", "--resume", "--label-field", "a"], "--label-field"),
             (&["-f", "x.csv", "--no-results"], "--label-field"),
             (&["-f", "x.csv", "--report", "r.json"], "--label-field"),
@@ -251,7 +319,7 @@ mod tests {
             ("a.gz", InputFormat::Lines),
             ("csv", InputFormat::Lines),
             ("a.csv.txt", InputFormat::Lines),
-            ("a.json", InputFormat::Lines),
+            ("a.json", InputFormat::Json),
         ] {
             assert_eq!(reading.format_of(&Input::File(name.into())), format, "{name}");
         }
@@ -270,23 +338,115 @@ mod tests {
     }
 
     #[test]
-    fn fields_and_targets() {
+    fn fields_and_destinations() {
         let options =
             classification(&["-f", "x.jsonl", "--keep", "--format", "jsonl", "--text-field", "a,b.c", "-o", "y"]);
         assert_eq!(options.reading.fields.text, ["a", "b.c"]);
         assert_eq!(options.reading.fields.kept, KeptFields::All);
-        assert_eq!(options.records.format, RecordFormat::Jsonl { top_k: None, with_text: false });
-        assert_eq!(options.target, Target::File { path: "y".into(), resume: false });
-        assert_eq!(classification(&["-o", "-"]).target, Target::Stdout);
+        assert_eq!(options.records.format, Format::Jsonl);
+        assert_eq!(options.destination, Destination::File { path: "y".into(), resume: false });
+        assert_eq!(classification(&["-o", "-"]).destination, Destination::Stdout);
     }
 
     #[test]
     fn the_environment_chooses_what_serves_the_cpu() {
         assert_eq!(cpu_choice(None).unwrap(), CpuChoice::Kernels(Level::Amx));
-        assert_eq!(cpu_choice(Some("".into())).unwrap(), CpuChoice::Kernels(Level::Amx));
         assert_eq!(cpu_choice(Some("portable".into())).unwrap(), CpuChoice::Kernels(Level::Portable));
         assert_eq!(cpu_choice(Some("candle".into())).unwrap(), CpuChoice::Candle);
         assert!(cpu_choice(Some("mmx".into())).unwrap_err().to_string().starts_with("AGNEWS_CPU=mmx"));
+    }
+
+    #[test]
+    fn an_output_file_is_in_the_format_of_its_name_unless_one_is_given() {
+        let format = |args: &[&str]| classification(&[&["-o"], args].concat()).records.format;
+        assert_eq!(format(&["x.csv"]), Format::Csv);
+        assert_eq!(format(&["x.jsonl.gz"]), Format::Jsonl);
+        assert_eq!(format(&["x.txt"]), Format::Tsv);
+        assert_eq!(format(&["x.csv", "--format", "jsonl"]), Format::Jsonl);
+    }
+
+    #[test]
+    fn bars_are_for_a_terminal_and_for_nothing_that_they_cannot_show() {
+        let format = |variables: &[(&str, &str)], args: &[&str]| {
+            let mut environment = Environment::of_variables(variables);
+            environment.terminal_width = Some(70);
+            match resolve_in(&environment, &[&["-k", "2"], args].concat()).unwrap().task {
+                Task::Classify(options) => options.records.format,
+                other => panic!("{other:?}"),
+            }
+        };
+        let bars = |colour, blocks| Format::Bars(crate::output::BarStyle { width: 70, colour, blocks });
+        let utf8 = ("LANG", "en_US.UTF-8");
+        assert_eq!(format(&[utf8], &["text"]), bars(true, true));
+        assert_eq!(format(&[utf8, ("LC_ALL", "C")], &["text"]), bars(true, false));
+        assert_eq!(format(&[], &["text"]), bars(true, false));
+        assert_eq!(format(&[utf8, ("NO_COLOR", "1")], &["text"]), bars(false, true));
+        assert_eq!(format(&[utf8, ("TERM", "dumb")], &["text"]), bars(false, true));
+        assert_eq!(format(&[utf8, ("NO_COLOR", "1")], &["text", "--color", "always"]), bars(true, true));
+        assert_eq!(format(&[utf8], &["text", "--color", "never"]), bars(false, true));
+        for args in [&["text", "--format", "tsv"][..], &["text", "--with-text"], &["-f", "x.csv", "--id-field", "a"]] {
+            assert_eq!(format(&[utf8], args), Format::Tsv, "{args:?}");
+        }
+        assert_eq!(classification(&["-k", "2", "text"]).records.format, Format::Tsv, "not a terminal");
+    }
+
+    #[test]
+    fn the_model_is_that_of_the_option_then_of_the_environment() {
+        let model = |variables: &[(&str, &str)], args: &[&str]| {
+            resolve_in(&Environment::of_variables(variables), args).unwrap().checkpoint.to_string()
+        };
+        assert_eq!(model(&[], &[]), DEFAULT_MODEL_ID);
+        assert_eq!(model(&[("AGNEWS_MODEL", "builtin")], &[]), "builtin");
+        assert_eq!(model(&[("AGNEWS_MODEL", "builtin")], &["-m", "a/b"]), "a/b");
+    }
+
+    #[test]
+    fn the_last_of_repeated_options_wins() {
+        let options =
+            resolve(&["-m", "a/b", "-m", "builtin", "-k", "1", "-k", "3", "-q", "-v", "--scores", "--scores"]);
+        let options = options.unwrap();
+        assert_eq!((options.checkpoint.to_string().as_str(), options.verbosity), ("builtin", Verbosity::Verbose));
+        assert_eq!(classification(&["-k", "1", "-k", "3"]).decision.top_k.unwrap().get(), 3);
+        let fields = classification(&["-f", "x.csv", "--text-field", "a,b", "--text-field", "c"]).reading.fields;
+        assert_eq!(fields.text, ["c"]);
+    }
+
+    #[test]
+    fn settings_are_the_typed_options_that_records_depend_on() {
+        let options =
+            classification(&["-f", "a.csv", "b.csv", "--scores", "-q", "-k", "2", "-o", "x", "--dtype", "f32"]);
+        let settings: Vec<String> = options.settings.iter().map(|(name, value)| format!("{name} {value}")).collect();
+        assert_eq!(settings, ["--file a.csv,b.csv", "--scores on", "--top-k 2"]);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn no_input_is_overwritten_under_any_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        for name in ["in.csv", "z.partial"] {
+            std::fs::write(path(name), "text\na\n").unwrap();
+        }
+        std::os::unix::fs::symlink(path("in.csv"), path("link")).unwrap();
+        std::fs::hard_link(path("in.csv"), path("hard.html")).unwrap();
+        let other =
+            format!("{}/../{}/in.csv", folder.path().display(), folder.path().file_name().unwrap().to_str().unwrap());
+        for (input, output) in [
+            ("in.csv", path("in.csv")),
+            ("in.csv", path("link")),
+            ("in.csv", path("hard.html")),
+            ("in.csv", other),
+            ("link", path("in.csv")),
+            ("z.partial", path("z")),
+        ] {
+            let args = ["--input-format", "csv", "-f", &path(input), "-o", &output].map(String::from);
+            let error = resolve(&args.each_ref().map(String::as_str)).unwrap_err();
+            assert!(error.contains("--output would overwrite"), "{input} {output}: {error}");
+        }
+        let (input, report) = (path("in.csv"), path("hard.html"));
+        let error = resolve(&["-f", &input, "--label-field", "a", "--report", &report]).unwrap_err();
+        assert!(error.contains("--report would overwrite"), "{error}");
+        assert!(resolve(&["-f", &path("in.csv"), "-o", &path("new")]).is_ok());
     }
 
     #[test]

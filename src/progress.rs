@@ -1,34 +1,35 @@
-//! What is told on standard error while the program works: progress bars on a terminal, and notes.
+//! What is printed to standard error while the program works: progress bars on a terminal, and notes.
 
 use crate::checkpoint::hub::DownloadProgress;
 use crate::options::Verbosity;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Standard error, as far as it is not for errors.
 pub struct Progress {
     verbosity: Verbosity,
     shows_files: bool,
     bar: ProgressBar,
-    lines: AtomicU64,
+    records: AtomicU64,
     download: Mutex<ProgressBar>,
 }
 
 impl Progress {
-    /// `shows_files` is false where results scroll over the same terminal, which a bar would tear.
+    /// `shows_files` is false if records scroll over the same terminal, which a bar would tear.
     pub fn new(verbosity: Verbosity, shows_files: bool) -> Progress {
         Progress {
             verbosity,
             shows_files,
             bar: ProgressBar::hidden(),
-            lines: AtomicU64::new(0),
+            records: AtomicU64::new(0),
             download: Mutex::new(ProgressBar::hidden()),
         }
     }
 
-    /// Begins the bar of a run over files of `total_bytes` together, where that is known.
+    /// Begins the bar of a run over files of `total_bytes` together, if that is known.
     pub fn start_files(&mut self, total_bytes: Option<u64>) {
         if !self.shows_files || self.verbosity == Verbosity::Quiet {
             return;
@@ -37,23 +38,32 @@ impl Progress {
             Some(bytes) => (Some(bytes), "{bar:30} {percent:>3} %  {msg}  {eta} left"),
             None => (None, "{spinner} {msg}  {elapsed}"),
         };
-        // Hidden where standard error is no terminal; a few draws a second cost nothing.
+        // Hidden if standard error is not a terminal; a few draws per second cost nothing.
         let bar = ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr_with_hz(5));
         bar.set_style(ProgressStyle::with_template(template).expect("the templates are constants"));
         self.bar = bar;
     }
 
-    /// Some lines are done.
-    pub fn advance(&self, lines: u64, bytes: u64) {
-        let lines = lines + self.lines.fetch_add(lines, Ordering::Relaxed);
-        self.bar.inc(bytes);
-        let seconds = self.bar.elapsed().as_secs_f64().max(1e-3);
-        self.bar.set_message(format!("{lines} lines  {:.0} lines/s", lines as f64 / seconds));
+    /// Begins a window of `records`, for which `bytes` were read.
+    pub fn window(&self, records: u64, bytes: u64) -> WindowProgress {
+        WindowProgress { records, bytes, told: AtomicU64::new(0) }
     }
 
-    /// Takes the bar away.
-    pub fn finish_files(&mut self) {
+    fn advance(&self, records: u64, bytes: u64) {
+        let records = records + self.records.fetch_add(records, Ordering::Relaxed);
+        self.bar.inc(bytes);
+        let seconds = self.bar.elapsed().as_secs_f64().max(1e-3);
+        self.bar.set_message(format!("{records} records  {:.0}/s", records as f64 / seconds));
+    }
+
+    /// Removes the bar; on a terminal, a summary stays.
+    pub fn finish_files(&mut self, elapsed: Duration) {
         self.bar.finish_and_clear();
+        let records = *self.records.get_mut();
+        if self.shows_files && records > 1 && io::stderr().is_terminal() {
+            let seconds = elapsed.as_secs_f64();
+            self.note(&format!("{records} records in {seconds:.1} s ({:.0}/s)", records as f64 / seconds.max(1e-3)));
+        }
     }
 
     /// A line that a user should see once.
@@ -63,7 +73,7 @@ impl Progress {
         }
     }
 
-    /// A line about a fault in the input: told also where notes are not.
+    /// A line about a fault in the input, printed even if notes are not.
     pub fn fault(&self, text: &str) {
         self.line(text);
     }
@@ -84,6 +94,28 @@ impl Progress {
         self.bar.suspend(|| {
             let _ = writeln!(io::stderr(), "agnews: {text}");
         });
+    }
+}
+
+/// How much of a window has been told to the bar: its batches one by one, so that the bar moves while a slow model works
+/// on a large window.
+pub struct WindowProgress {
+    records: u64,
+    bytes: u64,
+    told: AtomicU64,
+}
+
+impl WindowProgress {
+    /// `records` more are done.
+    pub fn advance(&self, records: u64, progress: &Progress) {
+        let before = self.told.fetch_add(records, Ordering::Relaxed);
+        let bytes_of = |records: u64| self.bytes * records / self.records.max(1);
+        progress.advance(records, bytes_of(before + records) - bytes_of(before));
+    }
+
+    /// The rest is done: blank records are in no batch.
+    pub fn finish(&self, progress: &Progress) {
+        self.advance(self.records - self.told.load(Ordering::Relaxed), progress);
     }
 }
 

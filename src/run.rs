@@ -1,8 +1,20 @@
-//! One run of the program: read, classify, write, flush. The only place that sees all stages.
+//! One run of the program. The only place that sees all stages.
+//!
+//! `classification` joins them; beside it, `records` writes, `evaluator` compares with gold labels, `faults` reports and
+//! counts what is wrong with the input, `interrupt` explains what Ctrl-C leaves behind, and `stdout` is the way to standard
+//! output.
 
 mod classification;
+mod evaluator;
+mod faults;
+mod interrupt;
+mod manual;
+mod records;
+mod stdout;
 
-use crate::checkpoint::hub::{Hub, HubOptions};
+pub use stdout::{print, OutputError};
+
+use crate::checkpoint::hub::Hub;
 use crate::checkpoint::{Checkpoint, CheckpointSpec};
 use crate::classifier::{Classifier, ClassifierOptions};
 use crate::cli::Cli;
@@ -10,42 +22,6 @@ use crate::options::{CheckpointOptions, ComputingOptions, Options, Task, Verbosi
 use crate::progress::Progress;
 use anyhow::{bail, Context, Result};
 use clap::CommandFactory;
-use std::fmt;
-use std::io::{self, Write};
-
-/// Writing records failed. Apart from other errors, because a closed pipe there ends the program quietly.
-#[derive(Debug)]
-pub struct OutputError {
-    target: String,
-    error: io::Error,
-}
-
-impl OutputError {
-    fn new(target: &str, error: io::Error) -> OutputError {
-        OutputError { target: target.to_owned(), error }
-    }
-
-    fn stdout(error: io::Error) -> OutputError {
-        OutputError::new("standard output", error)
-    }
-
-    /// Whether the reader of our output has gone, as `head` does when it has seen enough.
-    pub fn is_closed_pipe(&self) -> bool {
-        self.error.kind() == io::ErrorKind::BrokenPipe
-    }
-}
-
-impl fmt::Display for OutputError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot write to {}", self.target)
-    }
-}
-
-impl std::error::Error for OutputError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.error)
-    }
-}
 
 /// Does what `options` say.
 ///
@@ -53,10 +29,8 @@ impl std::error::Error for OutputError {
 /// Whatever stops the run; records of texts classified before have been written and flushed.
 pub fn run(options: Options) -> Result<()> {
     if let Some(threads) = options.computing.threads {
-        rayon::ThreadPoolBuilder::new()
-            .num_threads(threads.get())
-            .build_global()
-            .context("cannot start the threads that --threads asks for")?;
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.get()).build_global();
+        pool.with_context(|| format!("cannot start {threads} threads"))?;
     }
     match options.task {
         Task::Classify(task) => {
@@ -64,12 +38,24 @@ pub fn run(options: Options) -> Result<()> {
         }
         Task::Download => download(&options.checkpoint, options.verbosity),
         Task::Completions(shell) => print_completions(shell),
-        Task::ManualPage => print_manual_page(),
+        Task::ManualPage => print(&manual::page()),
     }
 }
 
-fn load(options: CheckpointOptions, computing: &ComputingOptions, progress: &Progress) -> Result<Classifier> {
-    let checkpoint = Checkpoint::open(&options.spec, &hub(options.offline, progress))?;
+/// A classifier, and what identifies it and its arithmetic to a later run that continues this one.
+struct Loaded {
+    classifier: Classifier,
+    identity: Vec<(String, String)>,
+}
+
+/// `identifies` asks for the identity, which may take reading the whole checkpoint.
+fn load(
+    options: CheckpointOptions,
+    computing: &ComputingOptions,
+    progress: &Progress,
+    identifies: bool,
+) -> Result<Loaded> {
+    let checkpoint = Checkpoint::open(&options.spec, &Hub::new(options.hub, progress))?;
     progress.detail(&format!("checkpoint: {checkpoint}"));
     let options = ClassifierOptions {
         backend: computing.backend,
@@ -83,8 +69,8 @@ fn load(options: CheckpointOptions, computing: &ComputingOptions, progress: &Pro
     progress.detail(&format!("computing: {backend}"));
     if backend.is_emulated() {
         progress.note(&format!(
-            "this processor has no instructions for that arithmetic ({backend}): it is done in float32, and slower than \
-             --dtype f32"
+            "this processor has no instructions for that arithmetic ({backend}): it is done in float32, more slowly than \
+             float32 itself"
         ));
     }
     progress.detail(&format!(
@@ -92,16 +78,24 @@ fn load(options: CheckpointOptions, computing: &ComputingOptions, progress: &Pro
         classifier.labels().join(", "),
         classifier.max_length()
     ));
-    Ok(classifier)
+    let identity = match identifies {
+        true => vec![
+            ("agnews".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+            ("the checkpoint".to_owned(), checkpoint.identity()?),
+            ("the arithmetic".to_owned(), backend.to_string()),
+        ],
+        false => Vec::new(),
+    };
+    Ok(Loaded { classifier, identity })
 }
 
-/// Brings the checkpoint into the cache and prints its folder: for images and clusters, which classify offline later.
+/// Fetches the checkpoint into the cache and prints its folder: for images and clusters, which classify offline later.
 fn download(options: &CheckpointOptions, verbosity: Verbosity) -> Result<()> {
     let CheckpointSpec::Hub { model_id, revision } = &options.spec else {
         bail!("--download is for checkpoints on the Hub")
     };
     let progress = Progress::new(verbosity, false);
-    let snapshot = hub(options.offline, &progress).download(model_id, revision.as_deref())?;
+    let snapshot = Hub::new(options.hub.clone(), &progress).download(model_id, revision.as_deref())?;
     for file in &snapshot.files {
         progress.detail(&format!("{}: {} bytes", file.name, file.size));
     }
@@ -112,27 +106,14 @@ fn download(options: &CheckpointOptions, verbosity: Verbosity) -> Result<()> {
         snapshot.commit,
         snapshot.files.len()
     ));
-    writeln!(io::stdout(), "{}", snapshot.folder.display()).map_err(|error| OutputError::stdout(error).into())
+    print(format!("{}\n", snapshot.folder.display()).as_bytes())
 }
 
 fn print_completions(shell: clap_complete::Shell) -> Result<()> {
     let mut command = Cli::command();
     let name = command.get_name().to_owned();
-    // Rendered first: the generator panics where its output fails.
+    // Rendered first: the generator panics if its output fails.
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, name, &mut script);
-    io::stdout().write_all(&script).map_err(|error| OutputError::stdout(error).into())
-}
-
-fn print_manual_page() -> Result<()> {
-    clap_mangen::Man::new(Cli::command()).render(&mut io::stdout()).map_err(|error| OutputError::stdout(error).into())
-}
-
-fn hub(offline: bool, progress: &Progress) -> Hub<'_> {
-    Hub::new(HubOptions::from_env(&|name| std::env::var_os(name), offline), progress)
-}
-
-fn colour_allowed() -> bool {
-    // https://no-color.org: any value but the empty one.
-    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    print(&script)
 }

@@ -11,12 +11,16 @@ use anyhow::{ensure, Context, Result};
 use config::Config;
 use files::CheckpointFiles;
 use hub::{Hub, ModelId, Revision};
+use ring::digest::{Context as Context256, SHA256};
 use std::fmt;
 use std::path::PathBuf;
 use weights::Weights;
 
-/// The `--model` that names the embedded model.
-const BUILTIN: &str = "builtin";
+/// The name of the embedded model.
+pub const BUILTIN: &str = "builtin";
+
+/// The longest tokenizer or configuration file that is identified by its content.
+const MAX_TOKENIZER_BYTES: usize = 64 << 20;
 
 /// Which checkpoint was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +78,7 @@ pub struct Checkpoint {
     /// The tensors, mapped and not yet converted.
     pub weights: Weights,
     name: String,
+    is_local_folder: bool,
 }
 
 impl Checkpoint {
@@ -102,7 +107,30 @@ impl Checkpoint {
         let file = files.find("config.json").with_context(|| format!("{name} has no config.json"))?;
         let config = Config::parse(&file.read(config::MAX_FILE_SIZE)?, &file.to_string())?;
         let weights = Weights::open(&files)?;
-        Ok(Checkpoint { files, config, weights, name })
+        let is_local_folder = matches!(spec, CheckpointSpec::Folder(_));
+        Ok(Checkpoint { files, config, weights, name, is_local_folder })
+    }
+
+    /// What tells this checkpoint from any other: its name, with the commit for one from the Hub; for a local folder, whose
+    /// files can change, with a SHA-256 over what is read of it.
+    ///
+    /// # Errors
+    /// If a file cannot be read.
+    pub fn identity(&self) -> Result<String> {
+        if !self.is_local_folder {
+            return Ok(self.name.clone());
+        }
+        let mut digest = Context256::new(&SHA256);
+        for name in self.files.names() {
+            let is_read = [".json", ".txt", ".model"].iter().any(|ending| name.ends_with(ending));
+            if let Some(file) = self.files.find(&name).filter(|_| is_read) {
+                digest.update(name.as_bytes());
+                digest.update(&file.read(MAX_TOKENIZER_BYTES)?);
+            }
+        }
+        self.weights.files().for_each(|bytes| digest.update(bytes));
+        let hex: String = digest.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(format!("{} (SHA-256 {hex})", self.name))
     }
 
     /// The number of classes: the rows of the classifier.

@@ -1,10 +1,14 @@
 //! What a command line that classifies means: what is read and how, what is written where, what is evaluated.
 
+use super::environment::Environment;
 use super::{positive, usage, UsageError};
-use crate::cli::{self, Cli, Format};
+use crate::cli::{self, Cli};
+use crate::decision::{DecisionOptions, Unsure};
 use crate::evaluation::report;
-use crate::output::{RecordFormat, RecordOptions, Unsure};
+use crate::output::{Columns, Format, RecordOptions};
 use crate::source::{FieldSelection, Input, InputFormat, Inputs, KeptFields, ReadOptions, Separator};
+use same_file::Handle;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// From texts to records.
@@ -14,20 +18,26 @@ pub struct ClassificationOptions {
     pub inputs: Inputs,
     /// How files are read.
     pub reading: ReadOptions,
-    /// What happens at a record that cannot be read.
+    /// What happens at a malformed record.
     pub malformed: MalformedPolicy,
+    /// How scores become labels.
+    pub decision: DecisionOptions,
     /// What the records look like.
     pub records: RecordOptions,
     /// Where they go.
-    pub target: Target,
+    pub destination: Destination,
     /// What the predictions are compared with.
     pub evaluation: Option<EvaluationOptions>,
+    /// Whether a progress bar would not tear records that scroll over the same terminal.
+    pub shows_progress: bool,
+    /// The options that the records depend on, as they were typed: what a run that continues another must repeat.
+    pub settings: Vec<(String, String)>,
 }
 
-/// What happens at a record that cannot be read.
+/// What happens at a malformed record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MalformedPolicy {
-    /// It gets an empty record in its place, and the run fails at its end.
+    /// An empty record stands in its place, and the run fails at its end.
     GoOn,
     /// The run ends there.
     Stop,
@@ -35,14 +45,14 @@ pub enum MalformedPolicy {
 
 /// Where records go.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
+pub enum Destination {
     /// Standard output.
     Stdout,
     /// A file, written whole or not at all.
     File {
         /// Its path.
         path: PathBuf,
-        /// Whether to go on where an interrupted run stopped.
+        /// Whether to continue an interrupted run.
         resume: bool,
     },
     /// Nowhere: only the evaluation is wanted.
@@ -54,22 +64,52 @@ pub enum Target {
 pub struct EvaluationOptions {
     /// The field with the gold label.
     pub label_field: String,
-    /// The id of the first class in the gold labels.
+    /// The id of the first label in the gold labels.
     pub first_label_id: i64,
     /// The file for the evaluation, and its format.
     pub report: Option<(PathBuf, report::Format)>,
+    /// Whether the figures go to standard output, because no records do.
+    pub to_stdout: bool,
 }
 
+/// Options that do not change the records, or whose effect is part of the checkpoint's and the arithmetic's identity.
+const WITHOUT_EFFECT_ON_RECORDS: [&str; 12] = [
+    "--model",
+    "--revision",
+    "--offline",
+    "--output",
+    "--resume",
+    "--color",
+    "--device",
+    "--dtype",
+    "--threads",
+    "--quiet",
+    "--verbose",
+    "--strict",
+];
+
 /// Resolves the part of the command line that is about records.
-pub(super) fn resolve(cli: &Cli) -> Result<ClassificationOptions, UsageError> {
+pub(super) fn resolve(
+    cli: &Cli,
+    given: &[(String, String)],
+    environment: &Environment,
+) -> Result<ClassificationOptions, UsageError> {
     let inputs = inputs(&cli.texts, &cli.files)?;
     let reading = reading(cli)?;
-    let records = records(cli)?;
-    check_fields(&inputs, &reading, &records)?;
+    let evaluation = evaluation(cli)?;
+    let destination = destination(cli)?;
+    let records = records(cli, &destination, environment)?;
+    check_fields(cli, &inputs, &reading, &records)?;
+    check_files(&inputs, &destination, cli.report.as_deref())?;
+    let is_terminal = destination == Destination::Stdout && environment.terminal_width.is_some();
+    let depend = |(name, _): &&(String, String)| !WITHOUT_EFFECT_ON_RECORDS.contains(&name.as_str());
     Ok(ClassificationOptions {
         malformed: if cli.strict { MalformedPolicy::Stop } else { MalformedPolicy::GoOn },
-        target: target(cli, &inputs)?,
-        evaluation: evaluation(cli)?,
+        decision: decision(cli)?,
+        shows_progress: !is_terminal,
+        settings: given.iter().filter(depend).cloned().collect(),
+        destination,
+        evaluation,
         inputs,
         reading,
         records,
@@ -78,14 +118,16 @@ pub(super) fn resolve(cli: &Cli) -> Result<ClassificationOptions, UsageError> {
 
 fn inputs(texts: &[String], files: &[PathBuf]) -> Result<Inputs, UsageError> {
     if !files.is_empty() {
-        return Ok(Inputs::Files(files.iter().map(|path| input(path)).collect()));
+        let inputs: Vec<Input> = files.iter().map(|path| input(path)).collect();
+        return match inputs.iter().filter(|input| **input == Input::Stdin).count() {
+            0 | 1 => Ok(Inputs::Files(inputs)),
+            _ => usage("--file - may be given only once: standard input can be read only once"),
+        };
     }
     match texts {
         [] => Ok(Inputs::Files(vec![Input::Stdin])),
         [only] if only == "-" => Ok(Inputs::Files(vec![Input::Stdin])),
-        texts if texts.iter().any(|text| text == "-") => {
-            usage("`-` (standard input) cannot stand among texts: give it alone, or write the text another way")
-        }
+        texts if texts.iter().any(|text| text == "-") => usage("`-` (standard input) cannot be combined with texts"),
         texts => Ok(Inputs::Texts(texts.to_vec())),
     }
 }
@@ -99,7 +141,7 @@ fn input(path: &Path) -> Input {
 
 fn reading(cli: &Cli) -> Result<ReadOptions, UsageError> {
     if cli.text_field.iter().any(String::is_empty) {
-        return usage("--text-field has an empty name: give names with commas between");
+        return usage("--text-field has an empty name: separate names with single commas");
     }
     let kept = match &cli.id_field {
         _ if cli.keep => KeptFields::All,
@@ -112,8 +154,10 @@ fn reading(cli: &Cli) -> Result<ReadOptions, UsageError> {
             cli::InputFormat::Csv => InputFormat::Csv,
             cli::InputFormat::Tsv => InputFormat::Tsv,
             cli::InputFormat::Jsonl => InputFormat::Jsonl,
+            cli::InputFormat::Json => InputFormat::Json,
         }),
         separator: if cli.null { Separator::Nul } else { Separator::LineBreak },
+        delimiter: cli.delimiter.as_deref().map(delimiter).transpose()?,
         fields: FieldSelection {
             text: cli.text_field.clone(),
             label: cli.label_field.clone(),
@@ -123,34 +167,43 @@ fn reading(cli: &Cli) -> Result<ReadOptions, UsageError> {
     })
 }
 
-/// Whether the inputs have what the options speak of: plain lines have no fields, objects no columns.
-fn check_fields(inputs: &Inputs, reading: &ReadOptions, records: &RecordOptions) -> Result<(), UsageError> {
-    let Inputs::Files(files) = inputs else { return Ok(()) };
-    let fields = &reading.fields;
+fn delimiter(typed: &str) -> Result<u8, UsageError> {
+    match typed.as_bytes() {
+        b"tab" | b"\\t" => Ok(b'\t'),
+        [byte] if byte.is_ascii() && !matches!(byte, b'"' | b'\r' | b'\n') => Ok(*byte),
+        _ => usage(format!("--delimiter {typed:?}: expected one ASCII character other than a quote, or `tab`")),
+    }
+}
+
+/// Checks that the inputs have what the options speak of: plain lines have no fields, objects no columns.
+fn check_fields(cli: &Cli, inputs: &Inputs, reading: &ReadOptions, records: &RecordOptions) -> Result<(), UsageError> {
     let asked = [
-        (!fields.text.is_empty(), "--text-field"),
-        (fields.label.is_some(), "--label-field"),
-        (fields.kept == KeptFields::All, "--keep"),
-        (matches!(fields.kept, KeptFields::One(_)), "--id-field"),
+        (!cli.text_field.is_empty(), "--text-field"),
+        (cli.label_field.is_some(), "--label-field"),
+        (cli.keep, "--keep"),
+        (cli.id_field.is_some(), "--id-field"),
     ];
     let asked = asked.iter().find(|(is_asked, _)| *is_asked).map(|(_, option)| option);
-    let is_table = !matches!(records.format, RecordFormat::Jsonl { .. });
-    for input in files {
+    if let (Inputs::Texts(_), Some(option)) = (inputs, asked) {
+        return usage(format!("{option} is for files and standard input: texts given as arguments have no fields"));
+    }
+    let is_table = matches!(records.format, Format::Tsv | Format::Csv);
+    for input in inputs.files() {
         match (reading.format_of(input), asked) {
             (InputFormat::Lines, Some(option)) => {
                 return usage(format!(
-                    "{option} is for records with fields, and {input} is read as plain lines: \
-                     say what it is with --input-format csv, tsv or jsonl"
+                    "{option} needs records with fields, but {input} is read as plain lines: give its format with \
+                     --input-format csv, tsv, jsonl or json"
                 ))
             }
             (InputFormat::Lines, None) => {}
             (_, _) if reading.separator == Separator::Nul => {
-                return usage(format!("--null is for plain texts, and {input} is read as records with fields"))
+                return usage(format!("--null is for plain texts, but {input} is read as records with fields"))
             }
-            (InputFormat::Jsonl, _) if fields.kept == KeptFields::All && is_table => {
+            (InputFormat::Jsonl | InputFormat::Json, _) if reading.fields.kept == KeptFields::All && is_table => {
                 return usage(format!(
-                    "--keep of the objects of {input} needs --format jsonl: their keys may differ, and a table has \
-                     fixed columns (--id-field carries one field through)"
+                    "--keep needs --format jsonl for the objects of {input}: their keys may differ, but a table has \
+                     fixed columns (--id-field copies one field)"
                 ))
             }
             _ => {}
@@ -159,52 +212,127 @@ fn check_fields(inputs: &Inputs, reading: &ReadOptions, records: &RecordOptions)
     Ok(())
 }
 
-fn records(cli: &Cli) -> Result<RecordOptions, UsageError> {
-    let top_k = positive("--top-k", cli.top_k)?;
-    let format = match cli.format {
-        Format::Tsv | Format::Csv if cli.with_text => {
-            return usage("--with-text needs --format jsonl: a tab or a line break in the text would break the columns")
-        }
-        Format::Tsv => RecordFormat::Tsv { scores: cli.scores, top_k },
-        Format::Csv => RecordFormat::Csv { top_k },
-        Format::Jsonl => RecordFormat::Jsonl { top_k, with_text: cli.with_text },
-    };
+fn decision(cli: &Cli) -> Result<DecisionOptions, UsageError> {
     if cli.min_score.is_some_and(|min_score| !(0.0..=1.0).contains(&min_score)) {
-        return usage("--min-score is a share: from 0 to 1");
+        return usage("--min-score must be from 0 to 1");
     }
     let unsure = |min_score| Unsure { min_score, name: cli.unsure.clone().unwrap_or_default() };
-    // A TSV of ids and labels has no header, so that it stands line for line beside its input. One that carries the
-    // input's columns carries their names too.
-    let header = !cli.no_header && (cli.format == Format::Csv || cli.keep);
-    Ok(RecordOptions { format, header, unsure: cli.min_score.map(unsure) })
+    Ok(DecisionOptions { top_k: positive("--top-k", cli.top_k)?, unsure: cli.min_score.map(unsure) })
 }
 
-fn target(cli: &Cli, inputs: &Inputs) -> Result<Target, UsageError> {
-    if cli.no_results {
-        return Ok(Target::Nowhere);
+fn records(cli: &Cli, destination: &Destination, environment: &Environment) -> Result<RecordOptions, UsageError> {
+    let columns =
+        Columns { filename: cli.with_filename, line_number: cli.line_number, score: cli.scores, text: cli.with_text };
+    let is_plain =
+        !cli.keep && cli.id_field.is_none() && columns == Columns { score: cli.scores, ..Columns::default() };
+    let bars = environment.bar_style(cli.color).filter(|_| is_plain && *destination == Destination::Stdout);
+    let format = match (cli.format, destination, bars) {
+        _ if cli.count => Format::Count,
+        _ if !cli.only.is_empty() => Format::Only { labels: cli.only.clone(), null: cli.null },
+        (Some(format), ..) => of_cli(format),
+        (None, Destination::File { path, .. }, _) => by_extension(path),
+        (None, _, Some(style)) if cli.top_k.is_some() => Format::Bars(style),
+        (None, ..) => Format::Tsv,
+    };
+    // A TSV of ids and labels has no header, so that it stands line by line beside its input. One with the input's columns
+    // has their names too.
+    let header = !cli.no_header && (format == Format::Csv || cli.keep);
+    Ok(RecordOptions { format, header, columns })
+}
+
+fn of_cli(format: cli::Format) -> Format {
+    match format {
+        cli::Format::Tsv => Format::Tsv,
+        cli::Format::Csv => Format::Csv,
+        cli::Format::Jsonl => Format::Jsonl,
     }
-    let Some(path) = cli.output.as_ref().filter(|path| path.as_os_str() != "-") else { return Ok(Target::Stdout) };
+}
+
+/// The format that a file's extension names, as for input.
+fn by_extension(path: &Path) -> Format {
+    match InputFormat::of(&Input::File(path.to_owned())) {
+        InputFormat::Csv => Format::Csv,
+        InputFormat::Jsonl | InputFormat::Json => Format::Jsonl,
+        InputFormat::Tsv | InputFormat::Lines => Format::Tsv,
+    }
+}
+
+fn destination(cli: &Cli) -> Result<Destination, UsageError> {
+    if cli.no_results {
+        return Ok(Destination::Nowhere);
+    }
+    let Some(path) = cli.output.as_ref().filter(|path| path.as_os_str() != "-") else {
+        return match cli.resume {
+            true => usage("--resume needs --output with the name of a file"),
+            false => Ok(Destination::Stdout),
+        };
+    };
     if cli.resume && cli.label_field.is_some() {
         return usage(
-            "--resume cannot evaluate what another run has classified: leave --label-field out, and evaluate with \
-             --no-results",
+            "--resume cannot evaluate what another run has classified: leave out --label-field, and evaluate with \
+             --no-results afterwards",
         );
     }
-    if matches!(inputs, Inputs::Files(files) if files.contains(&Input::File(path.clone()))) {
-        return usage(format!("--output {} is also an input: give it another name", path.display()));
+    Ok(Destination::File { path: path.clone(), resume: cli.resume })
+}
+
+/// Refuses to write to a file that is read, under whatever name, or to one file twice. Nothing is opened for writing yet.
+fn check_files(inputs: &Inputs, destination: &Destination, report: Option<&Path>) -> Result<(), UsageError> {
+    let with = |path: &Path, suffix: &str| {
+        let mut name = OsString::from(path);
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    let mut written: Vec<(&str, PathBuf)> = Vec::new();
+    if let Destination::File { path, .. } = destination {
+        written.extend(["", ".partial", ".partial.state"].map(|suffix| ("--output", with(path, suffix))));
     }
-    Ok(Target::File { path: path.clone(), resume: cli.resume })
+    if let Some(path) = report {
+        written.extend(["", ".partial"].map(|suffix| ("--report", with(path, suffix))));
+    }
+    let inputs = inputs.files().iter().filter_map(|input| {
+        let handle = match input {
+            Input::Stdin => Handle::stdin(),
+            Input::File(path) => Handle::from_path(path),
+            Input::Arguments => return None,
+        };
+        Some((input.to_string(), handle.ok()?))
+    });
+    let mut taken: Vec<(String, Handle)> = inputs.collect();
+    for (option, path) in written {
+        let Ok(handle) = Handle::from_path(&path) else { continue };
+        if let Some((name, _)) = taken.iter().find(|(_, other)| *other == handle) {
+            return usage(format!("{option} would overwrite {name} with {}: choose another name", path.display()));
+        }
+        taken.push((path.display().to_string(), handle));
+    }
+    let same_new = matches!((destination, report), (Destination::File { path, .. }, Some(report)) if path == report);
+    match same_new {
+        true => usage("--output and --report name the same file"),
+        false => Ok(()),
+    }
 }
 
 fn evaluation(cli: &Cli) -> Result<Option<EvaluationOptions>, UsageError> {
-    let Some(label_field) = &cli.label_field else { return Ok(None) };
+    let needing = [
+        (cli.report.is_some(), "--report"),
+        (cli.no_results, "--no-results"),
+        (cli.first_label_id.is_some(), "--first-label-id"),
+    ];
+    let Some(label_field) = &cli.label_field else {
+        return match needing.iter().find(|(is_given, _)| *is_given) {
+            Some((_, option)) => usage(format!("{option} needs --label-field, the field with the gold labels")),
+            None => Ok(None),
+        };
+    };
     let report = cli.report.as_ref().map(|path| match report::Format::of(path) {
         Ok(format) => Ok((path.clone(), format)),
         Err(error) => usage(format!("--report: {error}")),
     });
     Ok(Some(EvaluationOptions {
         label_field: label_field.clone(),
-        first_label_id: cli.first_label_id,
+        first_label_id: cli.first_label_id.unwrap_or(0),
         report: report.transpose()?,
+        to_stdout: cli.no_results,
     }))
 }

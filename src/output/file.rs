@@ -1,14 +1,17 @@
-//! Files that are written whole or not at all: under another name first, beside the one they get at the end.
+//! Files that are written whole or not at all: first under another name, beside the one they get at the end.
 //!
-//! Records go to `FILE.partial`, which outlives an interrupted run, so that the next one can go on from its last
-//! complete record; `FILE.partial.options` says what the run was asked for, so that it goes on only with the same.
+//! Records go to `FILE.partial`, which outlives an interrupted run, so that the next one can continue it.
+//! `FILE.partial.state` says what the run was asked for and how far it came: a JSON object per line, first the run
+//! ([`Run`]), then a [`Checkpoint`] for each portion of records that was written.
 
-use super::{RecordFormat, RecordOptions};
 use anyhow::{bail, ensure, Context, Result};
-use serde_json::{Map, Value};
+use flate2::write::GzEncoder;
+use ruzstd::encoding::{compress_to_vec, CompressionLevel};
+use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
+use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 /// A file that appears under its name when it is published, and not before.
@@ -16,30 +19,30 @@ pub struct WholeFile {
     path: PathBuf,
     partial: PathBuf,
     file: File,
-    /// Whether dropping leaves the file: it has its name by then, or is to be gone on with.
+    /// Whether dropping leaves the file: it has its name by then, or is to be continued.
     is_kept: bool,
 }
 
 impl WholeFile {
-    /// Begins the file that is to be `path`, and no other process can until it is published or dropped.
+    /// Begins the file that is to be `path`, and locks out other processes until it is published or dropped.
     ///
     /// # Errors
-    /// Where the folder cannot be written to, `path` is no regular file, or another process is writing it.
+    /// If the folder cannot be written to, `path` is not a regular file, or another process is writing it.
     pub fn create(path: &Path) -> Result<WholeFile> {
         let file = WholeFile::open(path)?;
         file.file.set_len(0).with_context(|| format!("cannot write {}", file.partial.display()))?;
         Ok(file)
     }
 
-    /// As [`WholeFile::create`], with what is there of it from an interrupted run.
+    /// As [`WholeFile::create`], but keeps what an interrupted run has left.
     fn open(path: &Path) -> Result<WholeFile> {
         // A link stays one: what it points to is replaced.
         let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         if let Ok(metadata) = fs::metadata(&path) {
             ensure!(
                 metadata.is_file(),
-                "cannot write {}: it is no regular file, and only such a one can be replaced as a whole; \
-                 redirect standard output to it",
+                "cannot write {}: it is not a regular file, so it cannot be replaced as a whole; redirect standard \
+                 output to it instead",
                 path.display()
             );
         }
@@ -48,10 +51,10 @@ impl WholeFile {
         Ok(WholeFile { path, partial, file, is_kept: false })
     }
 
-    /// Adds bytes.
+    /// Appends bytes.
     ///
     /// # Errors
-    /// Where the file cannot be written.
+    /// If the file cannot be written.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.file.write_all(bytes).with_context(|| format!("cannot write {}", self.partial.display()))
     }
@@ -59,7 +62,7 @@ impl WholeFile {
     /// Gives the file its name.
     ///
     /// # Errors
-    /// Where the file cannot be written to the disk, or renamed.
+    /// If the file cannot be written to the disk, or renamed.
     pub fn publish(&mut self) -> Result<()> {
         let published = self.file.sync_all().and_then(|()| {
             if let Ok(before) = fs::metadata(&self.path) {
@@ -93,8 +96,10 @@ fn open_locked(path: &Path) -> Result<File> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
         let file = file.with_context(|| format!("cannot write {}", path.display()))?;
         match file.try_lock() {
-            Err(TryLockError::WouldBlock) => bail!("another run is writing {}: wait for its end", path.display()),
-            // Not every file system has locks; without them all works but this check.
+            Err(TryLockError::WouldBlock) => {
+                bail!("another run is writing {}: wait until it has ended", path.display())
+            }
+            // Not every file system has locks; without them only this check is lost.
             Ok(()) | Err(TryLockError::Error(_)) => {}
         }
         // The run that had the lock may have renamed the file in between.
@@ -119,100 +124,244 @@ fn is_still_at(_file: &File, path: &Path) -> bool {
 }
 
 /// What a run was asked for, as far as its records depend on it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings(pub Vec<(&'static str, String)>);
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// What two runs must have in common for the second to continue the first: names and values for people.
+    pub settings: Vec<(String, String)>,
+    /// The state of the inputs when the run began: told if they have changed, but not compared, since only the part that
+    /// was read matters, and [`Checkpoint::digest`] covers that.
+    pub inputs: Vec<String>,
+}
 
-impl Settings {
-    fn to_json(&self) -> String {
-        let object: Map<String, Value> =
-            self.0.iter().map(|(name, value)| ((*name).to_owned(), Value::from(value.as_str()))).collect();
-        format!("{:#}\n", Value::Object(object))
-    }
-
-    /// # Errors
-    /// Where the run that wrote `path` was asked for something else.
-    fn check(&self, path: &Path) -> Result<()> {
-        let advice = "start again without --resume";
-        let json = fs::read_to_string(path).with_context(|| format!("cannot read {}: {advice}", path.display()))?;
-        let before: Value = serde_json::from_str(&json).with_context(|| {
-            format!("{} does not say what the interrupted run was asked for: {advice}", path.display())
-        })?;
-        for (name, value) in &self.0 {
-            ensure!(
-                before.get(name).and_then(Value::as_str) == Some(value),
-                "cannot resume: the interrupted run had another {name} ({}, now {value}); {advice}",
-                before.get(name).and_then(Value::as_str).unwrap_or("none")
-            );
-        }
-        Ok(())
+impl Run {
+    /// The first setting that differs: its name, and both values.
+    fn difference(&self, other: &Run) -> Option<(String, String, String)> {
+        let value = |run: &Run, name: &str| {
+            let setting = run.settings.iter().find(|(other, _)| other == name);
+            setting.map_or_else(|| "not set".to_owned(), |(_, value)| value.clone())
+        };
+        let names = self.settings.iter().chain(&other.settings).map(|(name, _)| name);
+        let values = names.map(|name| (name.clone(), value(self, name), value(other, name)));
+        values.into_iter().find(|(_, before, now)| before != now)
     }
 }
 
-/// A file of records.
-pub struct RecordFile {
+/// How far a run came.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// Records written.
+    pub records: u64,
+    /// Where the last of them ends in the file.
+    pub bytes: u64,
+    /// Identifies the records of the input that were classified for them.
+    pub digest: String,
+}
+
+/// Why an interrupted run cannot be continued, or replaced.
+#[derive(Debug)]
+pub enum ResumeError {
+    /// The file of an interrupted run is in the way of a new one.
+    Unfinished {
+        /// `FILE.partial`.
+        partial: PathBuf,
+        /// The records in it.
+        records: u64,
+    },
+    /// What the interrupted run was asked for is not known.
+    Unknown(PathBuf),
+    /// The interrupted run was asked for something else.
+    Different {
+        /// `FILE.partial`.
+        partial: PathBuf,
+        /// What differs.
+        name: String,
+        /// The interrupted run's value.
+        before: String,
+        /// This run's value.
+        now: String,
+    },
+    /// The input no longer begins with the records that were classified.
+    InputChanged {
+        /// `FILE.partial`.
+        partial: PathBuf,
+        /// The inputs as they were.
+        before: Vec<String>,
+        /// The inputs as they are.
+        now: Vec<String>,
+    },
+}
+
+impl fmt::Display for ResumeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ResumeError::Unfinished { partial, records: 1 } => {
+                write!(f, "{} holds 1 record of an interrupted run", partial.display())
+            }
+            ResumeError::Unfinished { partial, records } => {
+                write!(f, "{} holds {records} records of an interrupted run", partial.display())
+            }
+            ResumeError::Unknown(partial) => {
+                let state = with_suffix(partial, ".state");
+                write!(f, "cannot resume: {} does not say what the interrupted run was asked for", state.display())
+            }
+            ResumeError::Different { name, before, now, .. } => {
+                write!(f, "cannot resume: {name} was {before} in the interrupted run, and is {now} now")
+            }
+            ResumeError::InputChanged { before, now, .. } if before != now => write!(
+                f,
+                "cannot resume: the input has changed since the interrupted run: it was {}, and is {} now",
+                before.join(", "),
+                now.join(", ")
+            ),
+            ResumeError::InputChanged { .. } => {
+                f.write_str("cannot resume: the input does not begin with the records that were classified before")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ResumeError {}
+
+impl ResumeError {
+    /// The file that is in the way.
+    pub fn partial(&self) -> &Path {
+        match self {
+            ResumeError::Unfinished { partial, .. }
+            | ResumeError::Unknown(partial)
+            | ResumeError::Different { partial, .. }
+            | ResumeError::InputChanged { partial, .. } => partial,
+        }
+    }
+}
+
+/// How a file is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Packing {
+    None,
+    Gzip,
+    Zstd,
+}
+
+impl Packing {
+    fn of(path: &Path) -> Packing {
+        match path.extension().map(|extension| extension.to_ascii_lowercase()) {
+            Some(extension) if extension == "gz" => Packing::Gzip,
+            Some(extension) if extension == "zst" => Packing::Zstd,
+            _ => Packing::None,
+        }
+    }
+
+    /// A member or frame of its own: files of either kind may hold several, so that one can end at every checkpoint.
+    fn pack(self, bytes: &[u8]) -> Vec<u8> {
+        match self {
+            Packing::None => bytes.to_vec(),
+            Packing::Gzip => {
+                let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::default());
+                let packed = encoder.write_all(bytes).and_then(|()| encoder.finish());
+                packed.expect("writing to a vector does not fail")
+            }
+            Packing::Zstd => compress_to_vec(bytes, CompressionLevel::Fastest),
+        }
+    }
+}
+
+/// A file of records that a later run can continue.
+pub struct ResumableFile {
     file: WholeFile,
-    settings: PathBuf,
-    counter: RecordCounter,
-    complete: u64,
+    packing: Packing,
+    state_path: PathBuf,
+    /// What the interrupted run was asked for, if there was one.
+    before: Option<Run>,
+    /// How far the file is complete.
+    reached: Checkpoint,
     is_published: bool,
 }
 
-impl RecordFile {
-    /// Begins the file, or with `resume` goes on with what an interrupted run left of it, if it left anything.
+impl ResumableFile {
+    /// Opens the file, with `resume` to continue what an interrupted run has left, if it left anything.
     ///
     /// # Errors
-    /// As [`WholeFile::create`], and where the interrupted run was asked for something else.
-    pub fn open(path: &Path, options: &RecordOptions, settings: &Settings, resume: bool) -> Result<RecordFile> {
+    /// As [`WholeFile::create`]; [`ResumeError`] if there are records of an interrupted run and `resume` is false, or
+    /// the state of the run is lost.
+    pub fn open(path: &Path, resume: bool) -> Result<ResumableFile> {
         let mut file = WholeFile::open(path)?;
         file.is_kept = true;
-        let partial = file.partial.clone();
-        let mut file = RecordFile {
-            settings: with_suffix(&partial, ".options"),
+        let state_path = with_suffix(&file.partial, ".state");
+        let mut file = ResumableFile {
+            packing: Packing::of(path),
+            state_path,
             file,
-            counter: RecordCounter::new(options),
-            complete: 0,
+            before: None,
+            reached: Checkpoint::default(),
             is_published: false,
         };
-        if resume && file.has_content() {
-            settings.check(&file.settings)?;
-            file.complete =
-                file.counter.clone().scan(&file.file.file, u64::MAX).with_context(|| cannot_read(&partial))?.0;
-        } else {
-            file.file.file.set_len(0).with_context(|| format!("cannot write {}", partial.display()))?;
-            fs::write(&file.settings, settings.to_json())
-                .with_context(|| format!("cannot write {}", file.settings.display()))?;
+        if !file.has_content() {
+            return Ok(file);
         }
-        Ok(file)
+        let state = read_state(&file.state_path, file.length());
+        let partial = file.file.partial.clone();
+        match state {
+            _ if !resume => {
+                let records = state.map_or(0, |(_, reached)| reached.records);
+                bail!(ResumeError::Unfinished { partial, records })
+            }
+            Some((before, reached)) => {
+                file.before = Some(before);
+                // A header without a record is written again.
+                if reached.records > 0 {
+                    file.reached = reached;
+                }
+                Ok(file)
+            }
+            None => bail!(ResumeError::Unknown(partial)),
+        }
     }
 
-    /// Records that an interrupted run has left.
-    pub fn complete_records(&self) -> u64 {
-        self.complete
+    /// How far an interrupted run came.
+    pub fn reached(&self) -> &Checkpoint {
+        &self.reached
     }
 
-    /// Cuts the file behind its first `records`, or before its header where there are to be none.
+    /// Begins, or continues behind the last checkpoint: whatever was written after it is classified again.
     ///
     /// # Errors
-    /// Where the file cannot be read or cut.
-    pub fn keep_only(&mut self, records: u64) -> Result<()> {
+    /// [`ResumeError::Different`] if the interrupted run was asked for something else; if a file cannot be written.
+    pub fn begin(&mut self, run: &Run) -> Result<()> {
+        if let Some((name, before, now)) = self.before.as_ref().and_then(|before| before.difference(run)) {
+            bail!(ResumeError::Different { partial: self.file.partial.clone(), name, before, now });
+        }
+        // Written anew also by a run that continues: the last line may be torn.
+        let mut state = to_line(self.before.as_ref().unwrap_or(run));
+        if self.reached.records > 0 {
+            state += &to_line(&self.reached);
+        }
+        fs::write(&self.state_path, state).with_context(|| format!("cannot write {}", self.state_path.display()))?;
+        let end = self.reached.bytes;
         let mut file = &self.file.file;
-        let end = match records {
-            0 => 0,
-            _ => self.counter.clone().scan(file, records).with_context(|| cannot_read(&self.file.partial))?.1,
-        };
         file.set_len(end)
             .and_then(|()| file.seek(SeekFrom::Start(end)))
             .with_context(|| format!("cannot write {}", self.file.partial.display()))?;
-        self.complete = records;
         Ok(())
     }
 
-    /// Writes behind what is there.
+    /// The error for an input that does not begin with the records of the interrupted run.
+    pub fn input_changed(&self, now: &Run) -> ResumeError {
+        let before = self.before.as_ref().map(|run| run.inputs.clone()).unwrap_or_default();
+        ResumeError::InputChanged { partial: self.file.partial.clone(), before, now: now.inputs.clone() }
+    }
+
+    /// Appends `bytes`, after which the file holds `records` records, and says so in the state.
     ///
     /// # Errors
-    /// Where the system has no handle left.
-    pub fn writer(&self) -> Result<File> {
-        self.file.file.try_clone().with_context(|| format!("cannot write {}", self.file.partial.display()))
+    /// If a file cannot be written.
+    pub fn append(&mut self, bytes: &[u8], records: u64, digest: String) -> Result<()> {
+        let packed = self.packing.pack(bytes);
+        self.file.write(&packed)?;
+        self.reached = Checkpoint { records, bytes: self.reached.bytes + packed.len() as u64, digest };
+        let state = OpenOptions::new().append(true).open(&self.state_path);
+        state
+            .and_then(|mut state| state.write_all(to_line(&self.reached).as_bytes()))
+            .with_context(|| format!("cannot write {}", self.state_path.display()))
     }
 
     /// Gives the file its name.
@@ -220,93 +369,71 @@ impl RecordFile {
     /// # Errors
     /// As [`WholeFile::publish`].
     pub fn publish(mut self) -> Result<()> {
+        if !self.has_content() {
+            self.file.write(&self.packing.pack(b""))?;
+        }
         self.file.publish()?;
         self.is_published = true;
-        // Only of use beside a partial file.
-        let _ = fs::remove_file(&self.settings);
+        // It is of use only beside a partial file.
+        let _ = fs::remove_file(&self.state_path);
         Ok(())
     }
 
-    /// Leaves the file as it is, for a run that resumes this one: its path, unless there is nothing in it.
-    pub fn abandon(self) -> Option<PathBuf> {
-        self.has_content().then(|| self.file.partial.clone())
+    /// The file under its first name.
+    pub fn partial(&self) -> &Path {
+        &self.file.partial
     }
 
-    fn has_content(&self) -> bool {
-        self.file.file.metadata().is_ok_and(|metadata| metadata.len() > 0)
+    /// Whether there is anything to continue.
+    pub fn has_content(&self) -> bool {
+        self.length() > 0
+    }
+
+    fn length(&self) -> u64 {
+        self.file.file.metadata().map_or(0, |metadata| metadata.len())
     }
 }
 
-impl Drop for RecordFile {
+impl Drop for ResumableFile {
     fn drop(&mut self) {
-        // There is nothing to go on with.
+        // There is nothing to continue.
         if !self.is_published && !self.has_content() {
             self.file.is_kept = false;
-            let _ = fs::remove_file(&self.settings);
+            let _ = fs::remove_file(&self.state_path);
         }
     }
 }
 
-fn cannot_read(path: &Path) -> String {
-    format!("cannot read {}", path.display())
+fn to_line(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("numbers and strings have a JSON form") + "\n"
 }
 
-/// Counts records that this program wrote: lines, in CSV those outside quotes.
-#[derive(Clone)]
-struct RecordCounter {
-    has_quotes: bool,
-    has_header: bool,
-}
-
-impl RecordCounter {
-    fn new(options: &RecordOptions) -> RecordCounter {
-        RecordCounter {
-            has_quotes: matches!(options.format, RecordFormat::Csv { .. }),
-            has_header: options.header && !matches!(options.format, RecordFormat::Jsonl { .. }),
-        }
-    }
-
-    /// Complete records, at most `limit`, and where the last of them ends.
-    fn scan(&self, mut file: &File, limit: u64) -> io::Result<(u64, u64)> {
-        file.seek(SeekFrom::Start(0))?;
-        let mut reader = BufReader::with_capacity(1 << 16, file);
-        let (mut lines, mut end, mut position, mut is_quoted) = (0, 0, 0, false);
-        let limit = limit.saturating_add(u64::from(self.has_header));
-        let mut buffer = [0; 1 << 16];
-        while lines < limit {
-            let length = reader.read(&mut buffer)?;
-            if length == 0 {
-                break;
-            }
-            for (place, byte) in (1..).zip(&buffer[..length]) {
-                match byte {
-                    b'"' if self.has_quotes => is_quoted = !is_quoted,
-                    b'\n' if !is_quoted && lines < limit => {
-                        lines += 1;
-                        end = position + place;
-                    }
-                    _ => {}
-                }
-            }
-            position += length as u64;
-        }
-        Ok((lines.saturating_sub(u64::from(self.has_header)), end))
-    }
+/// The run, and the last checkpoint within `length` bytes: a crash of the system can lose the end of the file, and tear
+/// the last line of the state.
+fn read_state(path: &Path, length: u64) -> Option<(Run, Checkpoint)> {
+    let mut lines = BufReader::new(File::open(path).ok()?).lines();
+    let run = serde_json::from_str(&lines.next()?.ok()?).ok()?;
+    let checkpoints = lines.map_while(|line| serde_json::from_str::<Checkpoint>(&line.ok()?).ok());
+    Some((run, checkpoints.filter(|reached| reached.bytes <= length).last().unwrap_or_default()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Read;
 
-    fn options(format: RecordFormat, header: bool) -> RecordOptions {
-        RecordOptions { format, header, unsure: None }
+    fn run(model: &str) -> Run {
+        Run { settings: vec![("the model".into(), model.into())], inputs: vec!["a.csv (5 bytes)".into()] }
     }
 
-    const CSV: RecordFormat = RecordFormat::Csv { top_k: None };
-    const TSV: RecordFormat = RecordFormat::Tsv { scores: false, top_k: None };
+    fn begun(path: &Path, resume: bool) -> ResumableFile {
+        let mut file = ResumableFile::open(path, resume).unwrap();
+        file.begin(&run("m")).unwrap();
+        file
+    }
 
-    fn settings(value: &str) -> Settings {
-        Settings(vec![("model", value.to_owned())])
+    fn message(outcome: Result<ResumableFile>) -> String {
+        outcome.err().unwrap().to_string()
     }
 
     #[test]
@@ -325,63 +452,93 @@ mod tests {
     }
 
     #[test]
-    fn complete_records_are_counted_and_torn_ones_cut() {
+    fn what_was_written_after_the_last_checkpoint_is_cut() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out");
-        let cases = [
-            (options(TSV, false), "0\ta\n1\tb\n2", 2, "0\ta\n"),
-            (options(TSV, true), "id\tlabel\n0\ta\n1\tb\n", 2, "id\tlabel\n0\ta\n"),
-            (
-                options(CSV, true),
-                "id,label\n\"two\nlines\",a\n\"\"\"\n\",b\n\"torn\n",
-                2,
-                "id,label\n\"two\nlines\",a\n",
-            ),
-            (options(CSV, true), "id,la", 0, ""),
-            (
-                options(RecordFormat::Jsonl { top_k: None, with_text: false }, true),
-                "{\"a\":\"\\\"\"}\n{",
-                1,
-                "{\"a\":\"\\\"\"}\n",
-            ),
-        ];
-        for (options, content, complete, first) in cases {
-            let mut file = RecordFile::open(&path, &options, &settings("m"), false).unwrap();
-            file.writer().unwrap().write_all(content.as_bytes()).unwrap();
-            assert!(file.abandon().is_some());
-            file = RecordFile::open(&path, &options, &settings("m"), true).unwrap();
-            assert_eq!(file.complete_records(), complete, "{content:?}");
-            file.keep_only(complete.min(1)).unwrap();
-            file.writer().unwrap().write_all(b"next\n").unwrap();
-            file.publish().unwrap();
-            assert_eq!(fs::read_to_string(&path).unwrap(), format!("{first}next\n"));
-        }
+        let mut file = begun(&path, false);
+        file.append(b"header\n1\n2\n", 2, "abc".into()).unwrap();
+        file.file.write(b"3\ntor").unwrap();
+        drop(file);
+        fs::OpenOptions::new()
+            .append(true)
+            .open(folder.path().join("out.partial.state"))
+            .and_then(|mut state| state.write_all(b"{\"records\":3,\"byt"))
+            .unwrap();
+        let mut file = begun(&path, true);
+        assert_eq!(*file.reached(), Checkpoint { records: 2, bytes: 11, digest: "abc".into() });
+        file.append(b"3\n", 3, "def".into()).unwrap();
+        file.publish().unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "header\n1\n2\n3\n");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left");
     }
 
     #[test]
-    fn only_the_same_run_is_resumed() {
+    fn a_file_that_lost_its_end_is_continued_from_an_earlier_checkpoint() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out");
-        let options = options(TSV, false);
-        let file = RecordFile::open(&path, &options, &settings("m"), true).unwrap();
-        file.writer().unwrap().write_all(b"0\ta\n").unwrap();
-        assert_eq!(file.abandon(), Some(with_suffix(&path, ".partial")));
-        let error = RecordFile::open(&path, &options, &settings("n"), true).err().unwrap().to_string();
-        assert!(error.contains("another model (m, now n)"), "{error}");
-        fs::remove_file(folder.path().join("out.partial.options")).unwrap();
-        let error = RecordFile::open(&path, &options, &settings("m"), true).err().unwrap().to_string();
-        assert!(error.contains("without --resume"), "{error}");
-        let file = RecordFile::open(&path, &options, &settings("n"), false).unwrap();
-        assert_eq!(file.complete_records(), 0, "without resuming it begins anew");
-        assert_eq!(file.abandon(), None);
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left of a run that wrote nothing");
+        let mut file = begun(&path, false);
+        file.append(b"1\n", 1, "a".into()).unwrap();
+        file.append(b"2\n", 2, "b".into()).unwrap();
+        file.file.file.set_len(3).unwrap();
+        drop(file);
+        let mut file = begun(&path, true);
+        assert_eq!(file.reached().records, 1);
+        file.append(b"2\n", 2, "b".into()).unwrap();
+        file.publish().unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "1\n2\n");
+    }
+
+    #[test]
+    fn an_interrupted_run_is_neither_overwritten_nor_mixed_with_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out");
+        let mut file = begun(&path, true);
+        file.append(b"0\ta\n", 1, "abc".into()).unwrap();
+        drop(file);
+        let partial = with_suffix(&path, ".partial");
+        assert_eq!(
+            message(ResumableFile::open(&path, false)),
+            format!("{} holds 1 record of an interrupted run", partial.display())
+        );
+        let mut file = ResumableFile::open(&path, true).unwrap();
+        let error = file.begin(&run("n")).unwrap_err().to_string();
+        assert_eq!(error, "cannot resume: the model was m in the interrupted run, and is n now");
+        drop(file);
+        assert_eq!(fs::read_to_string(&partial).unwrap(), "0\ta\n", "a refusal leaves the file alone");
+        fs::write(with_suffix(&partial, ".state"), "nonsense").unwrap();
+        assert!(message(ResumableFile::open(&path, true)).contains("out.partial.state does not say"));
+        assert!(message(ResumableFile::open(&path, false)).contains("0 records"));
+    }
+
+    #[test]
+    fn a_run_that_wrote_nothing_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(begun(&folder.path().join("out"), false));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn files_are_compressed_by_their_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let gz = folder.path().join("out.tsv.gz");
+        let mut file = begun(&gz, false);
+        file.append(b"1\n", 1, String::new()).unwrap();
+        drop(file);
+        let mut file = begun(&gz, true);
+        file.append(b"2\n", 2, String::new()).unwrap();
+        file.publish().unwrap();
+        let mut text = String::new();
+        flate2::read::MultiGzDecoder::new(File::open(&gz).unwrap()).read_to_string(&mut text).unwrap();
+        assert_eq!(text, "1\n2\n");
+        let zst = folder.path().join("out.zst");
+        begun(&zst, false).publish().unwrap();
+        assert!(fs::read(&zst).unwrap().starts_with(b"\x28\xb5\x2f\xfd"), "an empty file is a whole frame too");
     }
 
     #[test]
     #[cfg(unix)]
     fn devices_are_refused_and_links_kept() {
-        assert!(WholeFile::create(Path::new("/dev/null")).err().unwrap().to_string().contains("no regular file"));
+        assert!(WholeFile::create(Path::new("/dev/null")).err().unwrap().to_string().contains("not a regular file"));
         let folder = tempfile::tempdir().unwrap();
         let (target, link) = (folder.path().join("target"), folder.path().join("link"));
         fs::write(&target, "").unwrap();

@@ -1,9 +1,20 @@
-//! One JSON object a line.
+//! JSON Lines: one object per record.
 
-use super::{input_name, Answer, Classes, Row};
-use crate::source::{FieldValue, Kept};
+use super::{input_name, Columns, RecordFormat, Row};
+use crate::decision::Answer;
+use crate::source::{Content, FieldValue, Kept, Schema};
 use serde::Serialize;
 use std::io::{self, Write};
+
+/// Writes objects: `file` and `line`, the input's fields, then `label_id`, `label`, `score`, and where they apply
+/// `scores`, `truncated`, `text`, `error`. A blank text has nulls. Scores are written with the fewest digits that read
+/// back as the same float32.
+pub(super) struct Jsonl {
+    columns: Columns,
+    has_scores: bool,
+    /// Of the input's columns; objects bring names of their own.
+    kept_names: Vec<String>,
+}
 
 #[derive(Serialize)]
 struct Entry<'a> {
@@ -18,54 +29,82 @@ impl<'a> From<Answer<'a>> for Entry<'a> {
     }
 }
 
-/// Keys that this format writes itself. Those of the input are called otherwise, in every record: not only where the
-/// record happens to have both.
+/// Keys that this format writes itself. The input's fields of the same name are renamed in every record, not only in
+/// those that happen to have both.
 const OWN_KEYS: [&str; 6] = ["label_id", "label", "score", "scores", "truncated", "error"];
 
-/// The fields carried through, then `label_id`, `label`, `score`, and where they apply `scores`, `truncated`, `text`,
-/// `error`. Blank texts have nulls. Scores are written with the fewest digits that read back as the same float32.
-pub(super) fn write(
-    out: &mut impl Write,
-    classes: &Classes,
-    top_k: Option<usize>,
-    with_text: bool,
-    row: Row<'_>,
-) -> io::Result<()> {
-    let mut object = Object { out, is_empty: true };
-    if let Some(kept) = row.kept {
-        object.kept(kept, with_text)?;
+impl Jsonl {
+    pub(super) fn new(columns: Columns, has_scores: bool) -> Jsonl {
+        Jsonl { columns, has_scores, kept_names: Vec::new() }
     }
-    let best = row.prediction.map(|prediction| classes.best(prediction));
-    object.field("label_id", &best.as_ref().map(|best| best.label_id))?;
-    // No id and no name: the score is too low, and nothing was to stand for it.
-    let label = best.as_ref().map(|best| best.label).filter(|label| !label.is_empty());
-    object.field("label", &label)?;
-    object.field("score", &best.as_ref().map(|best| best.score))?;
-    if let Some(k) = top_k {
-        let entries = |ranking: &[crate::prediction::ScoredLabel]| {
-            ranking.iter().take(k).map(|&scored| Entry::from(classes.answer(scored))).collect::<Vec<_>>()
-        };
-        object.field("scores", &row.prediction.map(|prediction| entries(&prediction.ranking)))?;
+
+    /// The names under which these fields are written, each another one.
+    fn output_names(&self, names: &[&str]) -> Vec<String> {
+        let asked = [(self.columns.text, "text"), (self.columns.filename, "file"), (self.columns.line_number, "line")];
+        let is_own =
+            |key: &str| OWN_KEYS.contains(&key) || asked.iter().any(|(is_asked, own)| *is_asked && *own == key);
+        let mut written: Vec<String> = Vec::with_capacity(names.len());
+        for name in names {
+            let name = input_name(name, names, is_own);
+            let numbered = (2..).map(|number| format!("{name}_{number}"));
+            let is_free = |key: &String| !written.contains(key) && (*key == name || !names.contains(&key.as_str()));
+            let free = std::iter::once(name.clone().into_owned()).chain(numbered).find(is_free);
+            written.push(free.expect("there are endlessly many numbers"));
+        }
+        written
     }
-    if row.prediction.is_some_and(|prediction| prediction.truncated) {
-        object.field("truncated", &true)?;
+}
+
+impl RecordFormat for Jsonl {
+    fn begin(&mut self, _out: &mut dyn Write, schema: &Schema, _is_start: bool) -> io::Result<()> {
+        self.kept_names = self.output_names(&schema.names().iter().map(String::as_str).collect::<Vec<_>>());
+        Ok(())
     }
-    if with_text {
-        object.field("text", &row.text)?;
+
+    fn record(&mut self, out: &mut dyn Write, Row { record, decision }: Row<'_>) -> io::Result<()> {
+        let mut object = Object { out, is_empty: true };
+        if self.columns.filename {
+            object.field("file", &record.origin.input.to_string())?;
+        }
+        if self.columns.line_number {
+            object.field("line", &record.origin.line)?;
+        }
+        match &record.kept {
+            Kept::Row(values) => object.kept(&self.kept_names, values.iter())?,
+            Kept::Object(fields) => {
+                let names: Vec<&str> = fields.iter().map(|(name, _)| name.as_str()).collect();
+                object.kept(&self.output_names(&names), fields.iter().map(|(_, value)| value))?;
+            }
+        }
+        let answer = decision.map(|decision| decision.answer);
+        object.field("label_id", &answer.and_then(|answer| answer.label_id))?;
+        // Without a name for it, the label of a low score is null.
+        object.field("label", &answer.map(|answer| answer.label).filter(|label| !label.is_empty()))?;
+        object.field("score", &answer.map(|answer| answer.score))?;
+        if self.has_scores {
+            let top = decision.map(|decision| &decision.top);
+            object.field("scores", &top.map(|top| top.iter().copied().map(Entry::from).collect::<Vec<_>>()))?;
+        }
+        if decision.is_some_and(|decision| decision.truncated) {
+            object.field("truncated", &true)?;
+        }
+        if self.columns.text {
+            object.field("text", &record.content.text())?;
+        }
+        if let Content::Malformed(reason) = &record.content {
+            object.field("error", reason)?;
+        }
+        object.end()
     }
-    if let Some(reason) = row.malformed {
-        object.field("error", &reason)?;
-    }
-    object.end()
 }
 
 /// An object that is being written.
-struct Object<W: Write> {
-    out: W,
+struct Object<'a> {
+    out: &'a mut dyn Write,
     is_empty: bool,
 }
 
-impl<W: Write> Object<W> {
+impl Object<'_> {
     fn key(&mut self, key: &str) -> io::Result<()> {
         self.out.write_all(if std::mem::take(&mut self.is_empty) { b"{" } else { b"," })?;
         serde_json::to_writer(&mut self.out, key)?;
@@ -77,10 +116,9 @@ impl<W: Write> Object<W> {
         Ok(serde_json::to_writer(&mut self.out, value)?)
     }
 
-    fn kept(&mut self, kept: &Kept, with_text: bool) -> io::Result<()> {
-        let is_reserved = |key: &str| OWN_KEYS.contains(&key) || with_text && key == "text";
-        for (name, value) in kept.names.iter().zip(&kept.values) {
-            self.key(&input_name(name, &kept.names, is_reserved))?;
+    fn kept<'v>(&mut self, names: &[String], values: impl Iterator<Item = &'v FieldValue>) -> io::Result<()> {
+        for (name, value) in names.iter().zip(values) {
+            self.key(name)?;
             match value {
                 FieldValue::Json(json) => self.out.write_all(json.as_bytes())?,
                 FieldValue::Text(text) | FieldValue::Tsv(text) => serde_json::to_writer(&mut self.out, text)?,
@@ -89,7 +127,7 @@ impl<W: Write> Object<W> {
         Ok(())
     }
 
-    fn end(mut self) -> io::Result<()> {
+    fn end(self) -> io::Result<()> {
         self.out.write_all(b"}\n")
     }
 }
@@ -97,84 +135,86 @@ impl<W: Write> Object<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::{RecordFormat, RecordOptions, RecordWriter, Unsure};
-    use crate::prediction::{Prediction, ScoredLabel};
-    use std::num::NonZeroUsize;
+    use crate::output::testing::{decider, malformed, prediction, record, written};
+    use crate::output::{Format, RecordOptions};
+    use crate::prediction::Prediction;
+    use crate::source::Record;
 
-    fn line_of(top_k: usize, with_text: bool, unsure: Option<Unsure>, row: Row<'_>) -> String {
-        let format = RecordFormat::Jsonl { top_k: NonZeroUsize::new(top_k), with_text };
-        let options = RecordOptions { format, header: true, unsure };
-        let mut out = Vec::new();
-        RecordWriter::new(&mut out, options, &["no", "yes"].map(String::from)).write(row).unwrap();
-        String::from_utf8(out).unwrap()
+    fn line_of(
+        top_k: usize,
+        columns: Columns,
+        schema: &Schema,
+        record: Record,
+        prediction: Option<Prediction>,
+    ) -> String {
+        let options = RecordOptions { format: Format::Jsonl, header: true, columns };
+        written(&options, &decider(&["no", "yes"], top_k, None), schema, &[record], &[prediction])
     }
 
-    fn line(top_k: usize, text: &str, with_text: bool, prediction: Option<&Prediction>) -> String {
-        line_of(top_k, with_text, None, Row { text, prediction, ..Row::default() })
+    fn line(top_k: usize, columns: Columns, text: &str, prediction: Option<Prediction>) -> String {
+        line_of(top_k, columns, &Schema::Columns(Vec::new()), record(text, Kept::default()), prediction)
     }
 
-    fn prediction(truncated: bool) -> Prediction {
-        let ranking = vec![ScoredLabel { label_id: 1, score: 0.7 }, ScoredLabel { label_id: 0, score: 0.3 }];
-        Prediction { ranking, truncated }
+    fn yes() -> Option<Prediction> {
+        Some(prediction(&[(1, 0.7), (0, 0.3)]))
     }
+
+    const TEXT: Columns = Columns { text: true, filename: false, line_number: false, score: false };
 
     #[test]
-    fn keys_are_there_where_asked_for() {
-        assert_eq!(line(0, "x", false, Some(&prediction(false))), "{\"label_id\":1,\"label\":\"yes\",\"score\":0.7}\n");
+    fn keys_are_there_if_asked_for() {
+        let expected = "{\"label_id\":1,\"label\":\"yes\",\"score\":0.7}\n";
+        assert_eq!(line(0, Columns::default(), "x", yes()), expected);
+        let truncated = Some(Prediction { truncated: true, ..yes().unwrap() });
         assert_eq!(
-            line(5, "x", false, Some(&prediction(true))),
+            line(5, Columns::default(), "x", truncated),
             "{\"label_id\":1,\"label\":\"yes\",\"score\":0.7,\"scores\":[{\"label_id\":1,\"label\":\"yes\",\"score\":0.7},\
              {\"label_id\":0,\"label\":\"no\",\"score\":0.3}],\"truncated\":true}\n"
         );
+        let place = Columns { filename: true, line_number: true, ..TEXT };
+        assert!(line(0, place, "x", yes()).starts_with("{\"file\":\"a.txt\",\"line\":7,\"label_id\":1"));
     }
 
     #[test]
-    fn the_text_is_escaped_and_reads_back() {
-        let text = "tab\tline\r\nquote\"\\ nul\0 \u{2028} é";
-        let line = line(0, text, true, Some(&prediction(false)));
-        assert_eq!(line.matches('\n').count(), 1);
-        assert!(!line.contains('\t') && !line.contains('\r'));
-        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
-        assert_eq!(value["text"], text);
-    }
-
-    #[test]
-    fn blank_texts_have_nulls() {
+    fn blank_and_malformed_records_have_nulls() {
+        let nulls = "{\"label_id\":null,\"label\":null,\"score\":null,\"scores\":null,\"text\":\"\"}\n";
+        assert_eq!(line(2, TEXT, "", None), nulls);
+        let schema = Schema::Columns(Vec::new());
         assert_eq!(
-            line(1, "", true, None),
-            "{\"label_id\":null,\"label\":null,\"score\":null,\"scores\":null,\"text\":\"\"}\n"
-        );
-    }
-
-    #[test]
-    fn fields_of_the_input_are_carried_and_never_hide_the_prediction() {
-        let names = ["label", "n", "input_label", "text"].map(String::from).as_slice().into();
-        let values = vec![
-            FieldValue::Json("\"gold\"".into()),
-            FieldValue::Json("1.50".into()),
-            FieldValue::Text("a\nb".into()),
-            FieldValue::Tsv("t".into()),
-        ];
-        let kept = Kept { names, values };
-        let row = Row { text: "t", prediction: Some(&prediction(false)), malformed: None, kept: Some(&kept) };
-        assert_eq!(
-            line_of(0, false, None, row),
-            "{\"input_input_label\":\"gold\",\"n\":1.50,\"input_label\":\"a\\nb\",\"text\":\"t\",\
-             \"label_id\":1,\"label\":\"yes\",\"score\":0.7}\n"
-        );
-        assert!(line_of(0, true, None, row).contains("\"input_text\":\"t\","));
-    }
-
-    #[test]
-    fn a_low_score_has_no_class_and_a_malformed_record_its_reason() {
-        let row = Row { prediction: Some(&prediction(false)), ..Row::default() };
-        let unsure = |name: &str| Some(Unsure { min_score: 0.71, name: name.into() });
-        assert_eq!(line_of(0, false, unsure(""), row), "{\"label_id\":null,\"label\":null,\"score\":0.7}\n");
-        assert_eq!(line_of(0, false, unsure("?"), row), "{\"label_id\":null,\"label\":\"?\",\"score\":0.7}\n");
-        let row = Row { malformed: Some("it is \"bad\""), ..Row::default() };
-        assert_eq!(
-            line_of(0, false, None, row),
+            line_of(0, Columns::default(), &schema, malformed("it is \"bad\""), None),
             "{\"label_id\":null,\"label\":null,\"score\":null,\"error\":\"it is \\\"bad\\\"\"}\n"
         );
+    }
+
+    #[test]
+    fn scores_read_back_as_the_same_float() {
+        for score in [0.1f32 + 0.2, 1.0 / 3.0, 1e-7, f32::MIN_POSITIVE, 0.99999994] {
+            let json: serde_json::Value =
+                serde_json::from_str(&line(0, Columns::default(), "x", Some(prediction(&[(1, score)])))).unwrap();
+            assert_eq!(json["score"].as_f64().unwrap() as f32, score);
+        }
+    }
+
+    #[test]
+    fn no_key_occurs_twice() {
+        let names = ["a", "a", "label", "text", "a_2", "input_text"].map(String::from).to_vec();
+        let values = (0..6).map(|n| FieldValue::Text(n.to_string())).collect();
+        let record = record("x", Kept::Row(values));
+        let line = line_of(0, TEXT, &Schema::Columns(names), record, yes());
+        assert!(
+            line.starts_with(
+                "{\"a\":\"0\",\"a_3\":\"1\",\"input_label\":\"2\",\"input_input_text\":\"3\",\"a_2\":\"4\",\
+                 \"input_text\":\"5\",\"label_id\":1,"
+            ),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn objects_bring_their_own_names() {
+        let fields =
+            vec![("id".to_owned(), FieldValue::Json("7".into())), ("score".to_owned(), FieldValue::Json("[1]".into()))];
+        let line = line_of(0, Columns::default(), &Schema::Objects, record("x", Kept::Object(fields)), yes());
+        assert!(line.starts_with("{\"id\":7,\"input_score\":[1],\"label_id\":1,"), "{line}");
     }
 }

@@ -1,247 +1,130 @@
-//! Predictions to records, a file a format, each generic over [`io::Write`].
+//! Decisions to records, one file per format behind one trait, [`RecordFormat`]; and files that are written whole or
+//! not at all, in [`file`].
 
 mod bars;
-mod csv;
+mod count;
 pub mod file;
 mod jsonl;
-mod tsv;
+mod only;
+mod table;
+#[cfg(test)]
+mod testing;
 
-use crate::prediction::{Prediction, ScoredLabel};
-use crate::source::Kept;
+pub use bars::BarStyle;
+pub use only::UnknownLabel;
+
+use crate::decision::{Decider, Decision};
+use crate::source::{Record, Schema};
 use std::borrow::Cow;
 use std::io::{self, Write};
-use std::num::NonZeroUsize;
-use std::sync::Arc;
 
 /// What records look like.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RecordOptions {
     /// Their form.
-    pub format: RecordFormat,
+    pub format: Format,
     /// Whether a line with the names of the columns comes first, in TSV and CSV.
     pub header: bool,
-    /// What stands in place of a class whose score is low.
-    pub unsure: Option<Unsure>,
+    /// Which parts of a record are written beside the label.
+    pub columns: Columns,
 }
 
-/// What a record looks like.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RecordFormat {
-    /// `id<TAB>label`, with the score where asked; with `top_k` the three repeated, best first.
-    Tsv {
-        /// Add the score to the best class.
-        scores: bool,
-        /// How many classes, all with scores.
-        top_k: Option<NonZeroUsize>,
+/// The form of records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Format {
+    /// Tab-separated values: id and label, and the score if asked for.
+    Tsv,
+    /// Comma-separated values: id, label and score.
+    Csv,
+    /// One JSON object per line.
+    Jsonl,
+    /// For a person at a terminal: the best classes with their scores as bars.
+    Bars(BarStyle),
+    /// The texts that got one of these labels, named as on the command line; ended by NUL bytes if `null`.
+    Only {
+        /// Labels or their ids.
+        labels: Vec<String>,
+        /// Whether a NUL byte ends a text, rather than a line break.
+        null: bool,
     },
-    /// `id,label,score`; with `top_k` the three repeated, best first.
-    Csv {
-        /// How many classes.
-        top_k: Option<NonZeroUsize>,
-    },
-    /// One JSON object.
-    Jsonl {
-        /// How many classes `scores` lists.
-        top_k: Option<NonZeroUsize>,
-        /// Add the text.
-        with_text: bool,
-    },
-    /// For eyes: each of the K best classes with its score as a bar.
-    Bars {
-        /// How many classes.
-        top_k: NonZeroUsize,
-        /// Use colour.
-        colour: bool,
-    },
+    /// How many texts got each label.
+    Count,
 }
 
-/// What stands in place of a class whose score is low: no id, and this name.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Unsure {
-    /// Scores from here on are kept.
-    pub min_score: f32,
-    /// The label of the others; may be empty.
-    pub name: String,
-}
-
-impl RecordFormat {
-    /// What to show where standard output is a terminal: `--top-k` as bars, all else as it is.
-    pub fn for_terminal(self, colour: bool) -> RecordFormat {
-        match self {
-            RecordFormat::Tsv { top_k: Some(top_k), .. } => RecordFormat::Bars { top_k, colour },
-            other => other,
-        }
-    }
-}
-
-/// What one record tells.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Row<'a> {
+/// The optional parts of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Columns {
+    /// The name of the input.
+    pub filename: bool,
+    /// The line in the input.
+    pub line_number: bool,
+    /// The score of the label. CSV and JSON always have it.
+    pub score: bool,
     /// The text.
-    pub text: &'a str,
-    /// What the model says; `None` for a text that is empty or only white space, and for a malformed record.
-    pub prediction: Option<&'a Prediction>,
-    /// Why the record could not be read.
-    pub malformed: Option<&'a str>,
-    /// Fields of the input that are carried through.
-    pub kept: Option<&'a Kept>,
+    pub text: bool,
 }
 
-/// One class as it is written.
-struct Answer<'a> {
-    /// `None` where the score is too low.
-    label_id: Option<usize>,
-    label: &'a str,
-    score: f32,
+/// What one record is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Row<'a> {
+    /// The record of the input.
+    pub record: &'a Record,
+    /// `None` for a blank or malformed record.
+    pub decision: Option<&'a Decision<'a>>,
 }
 
-/// The classes in id order, and what stands for those with too low a score.
-struct Classes {
-    labels: Vec<String>,
-    unsure: Option<Unsure>,
-}
-
-impl Classes {
-    fn answer(&self, scored: ScoredLabel) -> Answer<'_> {
-        Answer { label_id: Some(scored.label_id), label: &self.labels[scored.label_id], score: scored.score }
-    }
-
-    /// The best class, or what stands for it.
-    fn best(&self, prediction: &Prediction) -> Answer<'_> {
-        let best = prediction.best();
-        match &self.unsure {
-            Some(unsure) if best.score < unsure.min_score => {
-                Answer { label_id: None, label: &unsure.name, score: best.score }
-            }
-            _ => self.answer(best),
-        }
-    }
-
-    /// The `top_k` best classes, or all where there are fewer, the first as [`Classes::best`] gives it.
-    fn top<'a>(&'a self, prediction: &'a Prediction, top_k: usize) -> impl Iterator<Item = Answer<'a>> {
-        let rest = prediction.ranking.iter().take(top_k).skip(1).map(|&scored| self.answer(scored));
-        std::iter::once(self.best(prediction)).chain(rest)
-    }
-}
-
-/// Writes records of one format.
-pub struct RecordWriter<W: Write> {
-    out: W,
-    options: RecordOptions,
-    classes: Classes,
-    kept_names: Arc<[String]>,
-}
-
-impl<W: Write> RecordWriter<W> {
-    /// `labels` are the classes in id order.
-    pub fn new(out: W, options: RecordOptions, labels: &[String]) -> RecordWriter<W> {
-        let classes = Classes { labels: labels.to_vec(), unsure: options.unsure.clone() };
-        RecordWriter { out, options, classes, kept_names: Arc::from([]) }
-    }
-
-    /// Says which fields of the input each record carries, and writes the header where the format has one and
-    /// `is_first`: where nothing has been written before.
+/// Writes records in one format.
+pub trait RecordFormat {
+    /// Learns what the next records carry, before the first record of each file; writes the header the first time
+    /// if `is_start` says that nothing has been written before.
     ///
     /// # Errors
-    /// Where the output fails.
-    pub fn begin(&mut self, kept_names: Arc<[String]>, is_first: bool) -> io::Result<()> {
-        self.kept_names = kept_names;
-        if !self.options.header || !is_first {
-            return Ok(());
-        }
-        let Some((scores, class_count)) = self.shape() else { return Ok(()) };
-        let columns = columns(&self.kept_names, scores, class_count);
-        match self.options.format {
-            RecordFormat::Csv { .. } => csv::write_header(&mut self.out, &columns),
-            _ => tsv::write_header(&mut self.out, &columns),
-        }
-    }
+    /// If the output fails.
+    fn begin(&mut self, out: &mut dyn Write, schema: &Schema, is_start: bool) -> io::Result<()>;
 
-    /// Names of the fields that each record carries.
-    pub fn kept_names(&self) -> &[String] {
-        &self.kept_names
-    }
-
-    /// Whether all records must carry the same fields, because they are rows of one table.
-    pub fn is_table(&self) -> bool {
-        self.shape().is_some()
-    }
-
-    /// Of a table: whether it has scores, and how many classes a row names.
-    fn shape(&self) -> Option<(bool, usize)> {
-        let class_count = |top_k: Option<NonZeroUsize>| top_k.map_or(1, |k| k.get().min(self.classes.labels.len()));
-        match self.options.format {
-            RecordFormat::Tsv { scores, top_k } => Some((scores || top_k.is_some(), class_count(top_k))),
-            RecordFormat::Csv { top_k } => Some((true, class_count(top_k))),
-            RecordFormat::Jsonl { .. } | RecordFormat::Bars { .. } => None,
-        }
-    }
-
-    /// One record. Without a prediction its fields are empty.
+    /// Writes one record.
     ///
     /// # Errors
-    /// Where the output fails.
-    pub fn write(&mut self, row: Row<'_>) -> io::Result<()> {
-        let (scores, class_count) = self.shape().unwrap_or_default();
-        let (out, classes, kept) = (&mut self.out, &self.classes, self.kept_names.len());
-        match self.options.format {
-            RecordFormat::Tsv { .. } => tsv::write(out, classes, kept, scores, class_count, row),
-            RecordFormat::Csv { .. } => csv::write(out, classes, kept, class_count, row),
-            RecordFormat::Jsonl { top_k, with_text } => {
-                jsonl::write(out, classes, top_k.map(NonZeroUsize::get), with_text, row)
-            }
-            RecordFormat::Bars { top_k, colour } => {
-                bars::write(out, &classes.labels, top_k.get(), colour, row.text, row.prediction)
-            }
-        }
-    }
+    /// If the output fails.
+    fn record(&mut self, out: &mut dyn Write, row: Row<'_>) -> io::Result<()>;
 
-    /// Hands everything written so far on.
+    /// Writes what comes after the last record.
     ///
     /// # Errors
-    /// Where the output fails.
-    pub fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
+    /// If the output fails.
+    fn end(&mut self, _out: &mut dyn Write) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Whether records that carry other fields than those before can follow them.
+    fn takes_any_schema(&self) -> bool {
+        true
     }
 }
 
-/// Names of the columns of a table: the input's, then those of the best class, then `label_id_2` and so on.
-fn columns(kept_names: &[String], scores: bool, class_count: usize) -> Vec<String> {
-    let own = (1..=class_count).flat_map(|place| {
-        let names = &PREDICTION_NAMES[..if scores { 3 } else { 2 }];
-        names.iter().map(move |name| if place == 1 { (*name).to_owned() } else { format!("{name}_{place}") })
-    });
-    let own: Vec<String> = own.collect();
-    let is_own = |name: &str| own.iter().any(|own| own == name);
-    kept_names.iter().map(|name| input_name(name, kept_names, is_own).into_owned()).chain(own.clone()).collect()
+impl RecordOptions {
+    /// The writer of this format for the labels and options of `decider`.
+    ///
+    /// # Errors
+    /// If a label that is to be looked for does not exist.
+    pub fn writer(&self, decider: &Decider) -> Result<Box<dyn RecordFormat>, UnknownLabel> {
+        Ok(match &self.format {
+            Format::Tsv => Box::new(table::Table::new(table::Dialect::Tsv, self, decider)),
+            Format::Csv => Box::new(table::Table::new(table::Dialect::Csv, self, decider)),
+            Format::Jsonl => Box::new(jsonl::Jsonl::new(self.columns, decider.top_k().is_some())),
+            Format::Bars(style) => Box::new(bars::Bars::new(*style)),
+            Format::Only { labels, null } => Box::new(only::Only::new(labels, *null, self.columns, decider.labels())?),
+            Format::Count => Box::new(count::Count::new(decider)),
+        })
+    }
 }
 
-/// What a prediction is written under.
-const PREDICTION_NAMES: [&str; 3] = ["label_id", "label", "score"];
-
-/// The name under which a field of the input is carried through: its own, with `input_` before it where the prediction
-/// is written under that name. `others` are the input's names, which the new name must differ from.
-fn input_name<'a>(name: &'a str, others: &[String], is_reserved: impl Fn(&str) -> bool) -> Cow<'a, str> {
+/// The name under which a field of the input is written: its own, or with `input_` before it if the record has a field
+/// of that name of its own. `others` are the input's names, from which the new name must differ.
+fn input_name<'a>(name: &'a str, others: &[&str], is_reserved: impl Fn(&str) -> bool) -> Cow<'a, str> {
     let mut name = Cow::Borrowed(name);
     while is_reserved(&name) || matches!(name, Cow::Owned(_)) && others.iter().any(|other| *other == name) {
         name = Cow::Owned(format!("input_{name}"));
     }
     name
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn columns_of_the_input_never_hide_the_prediction() {
-        let names = ["id", "label", "input_label", "label_id_2", "labels"].map(String::from);
-        assert_eq!(
-            columns(&names, true, 2),
-            "id input_input_label input_label input_label_id_2 labels label_id label score label_id_2 label_2 score_2"
-                .split(' ')
-                .collect::<Vec<_>>()
-        );
-        assert_eq!(columns(&[], false, 1), ["label_id", "label"]);
-    }
 }

@@ -1,77 +1,16 @@
 //! CSV (RFC 4180): quoted fields may hold commas, quotes and line breaks; rows end with CRLF, LF or CR.
 //!
-//! As most readers of CSV do, this one skips lines without any character, and takes a quote inside an unquoted field
-//! as it stands.
+//! Like most readers of CSV, this one skips empty lines, and takes a quote inside an unquoted field as it stands.
 
-use super::fields::{FieldSelection, FieldValue};
-use super::table::Table;
-use super::{Record, RecordReader, MAX_RECORD_BYTES};
+use super::reader::{MAX_RECORD_BYTES, TOO_LONG};
+use super::record::FieldValue;
+use super::table::{EachRow, Row, Rows};
 use anyhow::Result;
 use csv_core::ReadRecordResult;
-use std::sync::Arc;
 
-/// Reads a CSV that is fed piece by piece.
-pub(super) struct CsvReader {
-    rows: RowReader,
-    table: Table,
-}
-
-impl CsvReader {
-    pub(super) fn new(selection: FieldSelection) -> CsvReader {
-        CsvReader { rows: RowReader::new(MAX_RECORD_BYTES), table: Table::new(selection, FieldValue::Text) }
-    }
-
-    fn take_row(table: &mut Table, row: &Row<'_>, records: &mut Vec<Record>) -> Result<()> {
-        let mut record = match row.fault {
-            Some(fault) => Some(Record::malformed(fault)),
-            None => table.record(&row.fields())?,
-        };
-        if let Some(record) = &mut record {
-            record.place.line = row.first_line;
-            if let (Some(reason), true) = (&mut record.malformed, row.last_line > row.first_line) {
-                reason.push_str(&format!(" (it goes to line {}: is a quote unbalanced?)", row.last_line));
-            }
-        }
-        records.extend(record);
-        Ok(())
-    }
-}
-
-impl RecordReader for CsvReader {
-    fn feed(&mut self, bytes: &[u8], records: &mut Vec<Record>) -> Result<()> {
-        self.rows.feed(bytes, &mut |row| CsvReader::take_row(&mut self.table, &row, records))
-    }
-
-    fn finish(&mut self, records: &mut Vec<Record>) -> Result<()> {
-        self.rows.finish(&mut |row| CsvReader::take_row(&mut self.table, &row, records))
-    }
-
-    fn kept_names(&self) -> Option<&Arc<[String]>> {
-        self.table.kept_names()
-    }
-}
-
-/// The fields of one row, quotes resolved.
-struct Row<'a> {
-    /// The fields' bytes one behind the other.
-    bytes: &'a [u8],
-    /// The end of each field in `bytes`.
-    ends: &'a [usize],
-    fault: Option<&'static str>,
-    first_line: u64,
-    last_line: u64,
-}
-
-impl<'a> Row<'a> {
-    fn fields(&self) -> Vec<&'a [u8]> {
-        let mut start = 0;
-        let field = |&end: &usize| &self.bytes[std::mem::replace(&mut start, end)..end];
-        self.ends.iter().map(field).collect()
-    }
-}
-
-/// Rows of a stream of bytes: drives csv-core's state machine, which holds nothing but its state.
-struct RowReader {
+/// The rows of a CSV that is fed piece by piece: drives csv-core's state machine, which holds nothing but its state.
+pub(super) struct CsvRows {
+    has_given_delimiter: bool,
     machine: csv_core::Reader,
     limit: usize,
     bytes: Vec<u8>,
@@ -90,12 +29,16 @@ const FIRST_BYTES: usize = 1024;
 /// Room for a row of this many fields at first.
 const FIRST_ENDS: usize = 16;
 
-type EachRow<'a> = dyn FnMut(Row<'_>) -> Result<()> + 'a;
+impl CsvRows {
+    /// `delimiter` separates fields; `None` is a comma.
+    pub(super) fn new(delimiter: Option<u8>) -> CsvRows {
+        CsvRows::with_limit(delimiter, MAX_RECORD_BYTES)
+    }
 
-impl RowReader {
-    fn new(limit: usize) -> RowReader {
-        RowReader {
-            machine: csv_core::Reader::new(),
+    fn with_limit(delimiter: Option<u8>, limit: usize) -> CsvRows {
+        CsvRows {
+            has_given_delimiter: delimiter.is_some(),
+            machine: csv_core::ReaderBuilder::new().delimiter(delimiter.unwrap_or(b',')).build(),
             limit,
             bytes: vec![0; FIRST_BYTES],
             bytes_length: 0,
@@ -106,48 +49,6 @@ impl RowReader {
             line: 1,
             first_line: 1,
         }
-    }
-
-    /// Gives every row that `input` completes.
-    fn feed(&mut self, mut input: &[u8], each: &mut EachRow<'_>) -> Result<()> {
-        loop {
-            if !self.is_inside {
-                input = self.skip_line_breaks(input);
-            }
-            // The machine takes an empty input for the end of the file.
-            if input.is_empty() {
-                return Ok(());
-            }
-            if !self.is_inside {
-                self.is_inside = true;
-                self.first_line = self.line;
-            }
-            let (is_whole, read) = self.advance(input);
-            let row = &input[..read];
-            input = &input[read..];
-            self.line += memchr::memchr_iter(b'\n', row).count() as u64;
-            if is_whole {
-                let last_line = self.line - u64::from(row.ends_with(b"\n"));
-                self.give(last_line, None, each)?;
-            }
-        }
-    }
-
-    /// Gives the last row, where no line break ends it.
-    fn finish(&mut self, each: &mut EachRow<'_>) -> Result<()> {
-        if !self.is_inside {
-            return Ok(());
-        }
-        // A line break ends every row but one that is inside quotes.
-        let is_whole = loop {
-            match self.advance(b"\n") {
-                (is_whole, 1) => break is_whole,
-                // Nothing read: the machine wanted more room first.
-                _ => continue,
-            }
-        };
-        let fault = (!is_whole).then_some("a quote that opens one of its fields is never closed");
-        self.give(self.line, fault, each)
     }
 
     fn skip_line_breaks<'a>(&mut self, input: &'a [u8]) -> &'a [u8] {
@@ -190,17 +91,12 @@ impl RowReader {
     }
 
     fn give(&mut self, last_line: u64, fault: Option<&'static str>, each: &mut EachRow<'_>) -> Result<()> {
-        let fault = if self.is_cut { Some("it is longer than 64 MiB") } else { fault };
-        // What is left of a row beyond the limit are no fields.
-        let fields = if self.is_cut { 0 } else { self.ends_length };
-        let row = Row {
-            bytes: &self.bytes[..self.bytes_length],
-            ends: &self.ends[..fields],
-            fault,
-            first_line: self.first_line,
-            last_line,
-        };
-        let given = each(row);
+        // What is left of a row beyond the limit is not fields.
+        let ends = if self.is_cut { &[] } else { &self.ends[..self.ends_length] };
+        let mut start = 0;
+        let fields = ends.iter().map(|&end| &self.bytes[std::mem::replace(&mut start, end)..end]).collect();
+        let fault = if self.is_cut { Some(TOO_LONG) } else { fault };
+        let given = each(Row { fields, fault, first_line: self.first_line, last_line });
         self.bytes_length = 0;
         self.ends_length = 0;
         self.is_inside = false;
@@ -212,26 +108,74 @@ impl RowReader {
     }
 }
 
+impl Rows for CsvRows {
+    const VALUE: fn(String) -> FieldValue = FieldValue::Text;
+
+    fn feed(&mut self, mut input: &[u8], each: &mut EachRow<'_>) -> Result<()> {
+        loop {
+            if !self.is_inside {
+                input = self.skip_line_breaks(input);
+            }
+            // The machine takes an empty input for the end of the file.
+            if input.is_empty() {
+                return Ok(());
+            }
+            if !self.is_inside {
+                self.is_inside = true;
+                self.first_line = self.line;
+            }
+            let (is_whole, read) = self.advance(input);
+            let row = &input[..read];
+            input = &input[read..];
+            self.line += memchr::memchr_iter(b'\n', row).count() as u64;
+            if is_whole {
+                let last_line = self.line - u64::from(row.ends_with(b"\n"));
+                self.give(last_line, None, each)?;
+            }
+        }
+    }
+
+    fn finish(&mut self, each: &mut EachRow<'_>) -> Result<()> {
+        if !self.is_inside {
+            return Ok(());
+        }
+        // A line break ends every row but one inside quotes.
+        let is_whole = loop {
+            match self.advance(b"\n") {
+                (is_whole, 1) => break is_whole,
+                // Nothing read: the machine wanted more room first.
+                _ => continue,
+            }
+        };
+        let fault = (!is_whole).then_some("a quote that opens one of its fields is never closed");
+        self.give(self.line, fault, each)
+    }
+
+    fn doubtful_delimiters(&self) -> &'static [u8] {
+        if self.has_given_delimiter {
+            b""
+        } else {
+            b";\t|"
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::{Kept, KeptFields};
+    use crate::source::tests::{read as read_pieces, show, texts as texts_of};
+    use crate::source::{FieldSelection, InputFormat, Kept, KeptFields, ReadOptions, Record};
 
-    fn read(selection: FieldSelection, pieces: &[&[u8]]) -> Result<Vec<Record>> {
-        let mut reader = CsvReader::new(selection);
-        let mut records = Vec::new();
-        for piece in pieces {
-            reader.feed(piece, &mut records)?;
-        }
-        reader.finish(&mut records)?;
-        Ok(records)
+    fn options(fields: FieldSelection) -> ReadOptions {
+        ReadOptions { format: Some(InputFormat::Csv), fields, ..ReadOptions::default() }
+    }
+
+    fn read(fields: FieldSelection, csv: &[u8]) -> Result<Vec<Record>> {
+        read_pieces(&options(fields), &[csv])
     }
 
     fn texts(csv: &str) -> Vec<String> {
-        let whole = read(FieldSelection::default(), &[csv.as_bytes()]).unwrap();
-        let bytes: Vec<&[u8]> = csv.as_bytes().chunks(1).collect();
-        assert_eq!(read(FieldSelection::default(), &bytes).unwrap(), whole, "byte by byte");
-        whole.iter().map(|record| record.malformed.clone().map_or(record.text.clone(), |m| format!("! {m}"))).collect()
+        texts_of(&options(FieldSelection::default()), csv)
     }
 
     #[test]
@@ -240,7 +184,7 @@ mod tests {
         assert_eq!(texts("text\r\n\"a, \"\"b\"\"\r\nc\"\r\nd"), ["a, \"b\"\r\nc", "d"]);
         assert_eq!(texts("id,text\n1,\"\"\n2,\n3, x \n"), ["", "", " x "]);
         assert_eq!(texts("id,text\n1,say \"no\"\n"), ["say \"no\""]);
-        assert_eq!(texts("text\n\n\na\r\n\r\nb\n\n"), ["a", "b"], "lines without a character are no rows");
+        assert_eq!(texts("text\n\n\na\r\n\r\nb\n\n"), ["a", "b"], "empty lines are no rows");
         assert_eq!(texts("text\n \n"), [" "]);
         assert_eq!(texts("id,text\r1,a\r2,b\r"), ["a", "b"]);
         assert!(texts("").is_empty() && texts("text").is_empty() && texts("text\n").is_empty());
@@ -250,7 +194,7 @@ mod tests {
     fn malformed_rows_keep_their_places() {
         assert_eq!(
             texts("id,text\n1,a\n2\n3,b,c\n4,d\n"),
-            ["a", "! it has 1 field, the header 2", "! it has 3 fields, the header 2", "d"]
+            ["a", "! it has 1 field, the header has 2", "! it has 3 fields, the header has 2", "d"]
         );
         assert_eq!(
             texts("id,text\n1,a\n2,\"b\n3,c\n"),
@@ -259,8 +203,23 @@ mod tests {
         assert_eq!(
             texts("id,text\n1,\"a\n2,b\n3,\"c\n4,d\n").last().unwrap(),
             "d",
-            "a quote swallows what stands before the next one, and no more"
+            "a quote swallows what comes before the next one, and no more"
         );
+    }
+
+    #[test]
+    fn a_header_that_cannot_be_read_is_an_error() {
+        let error = read(FieldSelection::default(), b"\"text\na\n").unwrap_err();
+        assert!(format!("{error:#}").contains("line 1: a quote that opens"), "{error:#}");
+    }
+
+    #[test]
+    fn other_delimiters() {
+        let fields = FieldSelection::default();
+        let options = ReadOptions { delimiter: Some(b';'), ..options(fields) };
+        assert_eq!(texts_of(&options, "id;text\n1;\"a;b\"\n2;c,d\n"), ["a;b", "c,d"]);
+        let error = read(FieldSelection::default(), b"id;text\n1;a\n").unwrap_err();
+        assert!(format!("{error:#}").contains("separated by ';'"), "{error:#}");
     }
 
     #[test]
@@ -271,11 +230,19 @@ mod tests {
             kept: KeptFields::One("body".into()),
             header: true,
         };
-        let records = read(selection, &[b"id,title,body\n7,t,\xff\n"]).unwrap();
+        let records = read(selection, b"id,title,body\n7,t,\xff\n").unwrap();
         let [record] = records.as_slice() else { panic!("{records:?}") };
-        assert_eq!((record.text.as_str(), record.had_invalid_utf8, record.place.line), ("t \u{fffd}", true, 2));
-        let kept = Kept { names: Arc::from(["body".to_owned()]), values: vec![FieldValue::Text("\u{fffd}".into())] };
-        assert_eq!(record.fields.as_deref(), Some(&crate::source::Fields { gold: Some("7".into()), kept }));
+        assert_eq!((show(record).as_str(), record.was_invalid_utf8, record.origin.line), ("t \u{fffd}", true, 2));
+        assert_eq!(record.kept, Kept::Row(vec![FieldValue::Text("\u{fffd}".into())]));
+        assert_eq!(record.gold.as_deref(), Some("7"));
+    }
+
+    #[test]
+    fn a_ragged_row_keeps_the_fields_that_it_has() {
+        let selection = FieldSelection { kept: KeptFields::All, ..FieldSelection::default() };
+        let records = read(selection, b"id,text\n1\n2,a,b\n").unwrap();
+        let row = |values: [&str; 2]| Kept::Row(values.map(|value| FieldValue::Text(value.into())).to_vec());
+        assert_eq!([&records[0].kept, &records[1].kept], [&row(["1", ""]), &row(["2", "a"])]);
     }
 
     #[test]
@@ -286,27 +253,26 @@ mod tests {
             header: false,
             ..FieldSelection::default()
         };
-        let records = read(selection("2"), &[b"1,a\n2,b\n3\n"]).unwrap();
-        assert_eq!(records.iter().map(|record| record.text.as_str()).collect::<Vec<_>>(), ["a", "b", ""]);
-        assert_eq!(records[2].malformed.as_deref(), Some("it has 1 field, the first record 2"));
-        assert_eq!(records[0].fields.as_ref().unwrap().kept.names.join(" "), "1 2");
-        assert!(read(selection("text"), &[b"text,a\n"]).is_err());
+        let records = read(selection("2"), b"1,a\n2,b\n3\n").unwrap();
+        let shown: Vec<String> = records.iter().map(show).collect();
+        assert_eq!(shown, ["a", "b", "! it has 1 field, the first record has 2"]);
+        assert!(read(selection("text"), b"text,a\n").is_err());
     }
 
     #[test]
     fn a_missing_column_is_an_error_that_lists_those_there_are() {
-        let error = read(FieldSelection::default(), &[b"a,b\n1,2\n"]).unwrap_err().to_string();
+        let error = format!("{:#}", read(FieldSelection::default(), b"a,b\n1,2\n").unwrap_err());
         assert!(error.contains("\"a\", \"b\""), "{error}");
     }
 
     #[test]
     fn a_row_beyond_the_limit_is_malformed_and_the_next_is_whole() {
         let csv = [b"a,\"".as_slice(), &b"x".repeat(100_000), b"\",", &b",".repeat(50_000), b"\nb,c\n"].concat();
-        let mut rows = RowReader::new(10_000);
+        let mut rows = CsvRows::with_limit(None, 10_000);
         let mut seen = Vec::new();
         for piece in csv.chunks(1_000) {
             rows.feed(piece, &mut |row| {
-                seen.push((row.fault.is_some(), row.fields().len()));
+                seen.push((row.fault.is_some(), row.fields.len()));
                 Ok(())
             })
             .unwrap();

@@ -1,4 +1,8 @@
-//! A stream of bytes cut into lines, or at NUL bytes, as it arrives.
+//! Plain input: a stream of bytes cut into lines, or at NUL bytes, as it arrives.
+
+use super::reader::RecordReader;
+use super::record::{Draft, Schema, Text};
+use anyhow::Result;
 
 /// What ends a text of plain input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -10,21 +14,53 @@ pub enum Separator {
     Nul,
 }
 
+/// Reads one text per line.
+pub(super) struct LineReader(LineSplitter);
+
+impl LineReader {
+    pub(super) fn new(separator: Separator) -> LineReader {
+        LineReader(LineSplitter::new(separator, usize::MAX))
+    }
+}
+
+impl RecordReader for LineReader {
+    fn feed(&mut self, bytes: &[u8], records: &mut Vec<Draft>) -> Result<()> {
+        self.0.feed(bytes, &mut |line| {
+            records.push(Draft::text(line.number, Text::from_bytes(line.bytes)));
+            Ok(())
+        })
+    }
+
+    fn finish(&mut self, records: &mut Vec<Draft>) -> Result<()> {
+        self.0.finish(&mut |line| {
+            records.push(Draft::text(line.number, Text::from_bytes(line.bytes)));
+            Ok(())
+        })
+    }
+
+    fn schema(&self) -> Option<Schema> {
+        Some(Schema::Columns(Vec::new()))
+    }
+}
+
 /// One line without its end.
 pub(super) struct Line<'a> {
     pub(super) bytes: &'a [u8],
     /// Counted from 1.
     pub(super) number: u64,
-    /// Whether it was longer than the splitter's limit, and its end is left out.
+    /// Whether it was longer than the splitter's limit, and lacks its end.
     pub(super) is_cut: bool,
 }
+
+/// Takes one line; an error ends the reading.
+pub(super) type EachLine<'a> = dyn FnMut(Line<'_>) -> Result<()> + 'a;
 
 /// Splits a stream that is fed piece by piece.
 pub(super) struct LineSplitter {
     separator: Separator,
-    /// Most bytes of one line that are held.
+    /// The most bytes of one line that are held.
     limit: usize,
-    /// The start of a line whose end has not come.
+    /// The start of a line whose end has not come yet.
     partial: Vec<u8>,
     is_cut: bool,
     lines: u64,
@@ -36,7 +72,7 @@ impl LineSplitter {
     }
 
     /// Gives every line that `bytes` completes to `each`.
-    pub(super) fn feed(&mut self, bytes: &[u8], each: &mut dyn FnMut(Line<'_>)) {
+    pub(super) fn feed(&mut self, bytes: &[u8], each: &mut EachLine<'_>) -> Result<()> {
         let end_byte = match self.separator {
             Separator::LineBreak => b'\n',
             Separator::Nul => 0,
@@ -46,26 +82,28 @@ impl LineSplitter {
             let rest = &bytes[start..end];
             start = end + 1;
             if self.partial.is_empty() && rest.len() <= self.limit {
-                self.give(rest, each);
+                self.give(rest, each)?;
             } else {
                 self.hold(rest);
-                let line = std::mem::take(&mut self.partial);
-                self.give(&line, each);
-                // Its room serves the next partial line.
+                let mut line = std::mem::take(&mut self.partial);
+                self.give(&line, each)?;
+                // Its allocation serves the next partial line.
+                line.clear();
                 self.partial = line;
-                self.partial.clear();
             }
         }
         self.hold(&bytes[start..]);
+        Ok(())
     }
 
-    /// Gives the last line, where nothing ends it.
-    pub(super) fn finish(&mut self, each: &mut dyn FnMut(Line<'_>)) {
+    /// Gives the last line, if nothing has ended it.
+    pub(super) fn finish(&mut self, each: &mut EachLine<'_>) -> Result<()> {
         let line = std::mem::take(&mut self.partial);
-        if !line.is_empty() {
-            self.lines += 1;
-            each(Line { bytes: &line, number: self.lines, is_cut: self.is_cut });
+        if line.is_empty() {
+            return Ok(());
         }
+        self.lines += 1;
+        each(Line { bytes: &line, number: self.lines, is_cut: self.is_cut })
     }
 
     fn hold(&mut self, bytes: &[u8]) {
@@ -74,13 +112,13 @@ impl LineSplitter {
         self.partial.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
 
-    fn give(&mut self, line: &[u8], each: &mut dyn FnMut(Line<'_>)) {
+    fn give(&mut self, line: &[u8], each: &mut EachLine<'_>) -> Result<()> {
         self.lines += 1;
         let bytes = match self.separator {
             Separator::LineBreak => line.strip_suffix(b"\r").unwrap_or(line),
             Separator::Nul => line,
         };
-        each(Line { bytes, number: self.lines, is_cut: std::mem::take(&mut self.is_cut) });
+        each(Line { bytes, number: self.lines, is_cut: std::mem::take(&mut self.is_cut) })
     }
 }
 
@@ -93,14 +131,20 @@ mod tests {
         let mut splitter = LineSplitter::new(separator, limit);
         let mut given = Vec::new();
         for piece in pieces {
-            let mut lines = Vec::new();
-            splitter.feed(piece.as_bytes(), &mut |line| lines.push(show(&line)));
-            given.push(lines);
+            given.push(collect(|each| splitter.feed(piece.as_bytes(), each)));
         }
-        let mut last = Vec::new();
-        splitter.finish(&mut |line| last.push(show(&line)));
-        given.push(last);
+        given.push(collect(|each| splitter.finish(each)));
         given
+    }
+
+    fn collect(give: impl FnOnce(&mut EachLine<'_>) -> Result<()>) -> Vec<String> {
+        let mut lines = Vec::new();
+        let outcome = give(&mut |line| {
+            lines.push(show(&line));
+            Ok(())
+        });
+        outcome.unwrap();
+        lines
     }
 
     fn show(line: &Line<'_>) -> String {

@@ -1,88 +1,79 @@
-//! TSV as IANA registers it (text/tab-separated-values): fields with tabs between, rows with line breaks between,
-//! and no quoting. A quote is a character like any other, as in `"We won," he said`.
+//! TSV as IANA registers it (text/tab-separated-values): fields separated by tabs, rows by line breaks, no quoting.
+//! A quote is a character like any other, as in `"We won," he said`.
 
-use super::fields::{FieldSelection, FieldValue};
 use super::lines::{Line, LineSplitter, Separator};
-use super::table::Table;
-use super::{Record, RecordReader, MAX_RECORD_BYTES, TOO_LONG};
+use super::reader::{MAX_RECORD_BYTES, TOO_LONG};
+use super::record::FieldValue;
+use super::table::{EachRow, Row, Rows};
 use anyhow::Result;
-use std::sync::Arc;
 
-/// Reads a TSV that is fed piece by piece.
-pub(super) struct TsvReader {
-    lines: LineSplitter,
-    table: Table,
-}
+/// The rows of a TSV that is fed piece by piece.
+pub(super) struct TsvRows(LineSplitter);
 
-impl TsvReader {
-    pub(super) fn new(selection: FieldSelection) -> TsvReader {
-        let lines = LineSplitter::new(Separator::LineBreak, MAX_RECORD_BYTES);
-        TsvReader { lines, table: Table::new(selection, FieldValue::Tsv) }
+impl TsvRows {
+    pub(super) fn new() -> TsvRows {
+        TsvRows(LineSplitter::new(Separator::LineBreak, MAX_RECORD_BYTES))
     }
 }
 
-/// A line without any character is a blank record in its place, as in plain text.
-fn record(table: &mut Table, line: &Line<'_>) -> Result<Option<Record>> {
-    let record = if line.is_cut {
-        Some(Record::malformed(TOO_LONG))
-    } else if line.bytes.is_empty() && table.kept_names().is_some() && !table.is_single_column() {
-        Some(Record::default())
-    } else {
-        table.record(&line.bytes.split(|&byte| byte == b'\t').collect::<Vec<_>>())?
+impl Rows for TsvRows {
+    const VALUE: fn(String) -> FieldValue = FieldValue::Tsv;
+
+    fn feed(&mut self, bytes: &[u8], each: &mut EachRow<'_>) -> Result<()> {
+        self.0.feed(bytes, &mut |line| each(row(&line)))
+    }
+
+    fn finish(&mut self, each: &mut EachRow<'_>) -> Result<()> {
+        self.0.finish(&mut |line| each(row(&line)))
+    }
+
+    fn doubtful_delimiters(&self) -> &'static [u8] {
+        b",;|"
+    }
+}
+
+/// An empty line has no fields: a blank record in its place, as in plain input.
+fn row<'a>(line: &Line<'a>) -> Row<'a> {
+    let fields = match line.bytes.is_empty() {
+        true => Vec::new(),
+        false => line.bytes.split(|&byte| byte == b'\t').collect(),
     };
-    Ok(record.map(|record| record.at_line(line.number)))
-}
-
-impl RecordReader for TsvReader {
-    fn feed(&mut self, bytes: &[u8], records: &mut Vec<Record>) -> Result<()> {
-        let mut outcome = Ok(());
-        self.lines.feed(bytes, &mut |line| {
-            if outcome.is_ok() {
-                outcome = record(&mut self.table, &line).map(|record| records.extend(record));
-            }
-        });
-        outcome
-    }
-
-    fn finish(&mut self, records: &mut Vec<Record>) -> Result<()> {
-        let mut outcome = Ok(());
-        self.lines.finish(&mut |line| outcome = record(&mut self.table, &line).map(|record| records.extend(record)));
-        outcome
-    }
-
-    fn kept_names(&self) -> Option<&Arc<[String]>> {
-        self.table.kept_names()
-    }
+    let fault = line.is_cut.then_some(TOO_LONG);
+    Row { fields, fault, first_line: line.number, last_line: line.number }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::KeptFields;
+    use crate::source::tests::{read as read_pieces, show, texts as texts_of};
+    use crate::source::{FieldSelection, InputFormat, Kept, KeptFields, ReadOptions, Record};
+
+    fn options() -> ReadOptions {
+        let fields = FieldSelection { kept: KeptFields::All, ..FieldSelection::default() };
+        ReadOptions { format: Some(InputFormat::Tsv), fields, ..ReadOptions::default() }
+    }
 
     fn read(tsv: &str) -> Vec<Record> {
-        let mut reader = TsvReader::new(FieldSelection { kept: KeptFields::All, ..FieldSelection::default() });
-        let mut records = Vec::new();
-        reader.feed(tsv.as_bytes(), &mut records).unwrap();
-        reader.finish(&mut records).unwrap();
-        records
+        read_pieces(&options(), &[tsv.as_bytes()]).unwrap()
     }
 
     #[test]
     fn quotes_and_backslashes_are_characters() {
         let records = read("id\ttext\r\n1\t\"We won,\" he said\r\n2\tC:\\new\n");
-        let texts: Vec<&str> = records.iter().map(|record| record.text.as_str()).collect();
-        assert_eq!(texts, ["\"We won,\" he said", "C:\\new"]);
-        assert_eq!(records[1].fields.as_ref().unwrap().kept.values[1], FieldValue::Tsv("C:\\new".into()));
+        assert_eq!(records.iter().map(show).collect::<Vec<_>>(), ["\"We won,\" he said", "C:\\new"]);
+        assert_eq!(records[1].kept, Kept::Row(["2", "C:\\new"].map(|value| FieldValue::Tsv(value.into())).to_vec()));
     }
 
     #[test]
     fn every_line_keeps_its_place() {
         let records = read("id\ttext\n1\ta\n\n2\n3\tb");
-        let lines: Vec<u64> = records.iter().map(|record| record.place.line).collect();
-        assert_eq!(lines, [2, 3, 4, 5]);
-        assert_eq!(records[1].text, "");
-        assert!(records[1].malformed.is_none() && records[2].malformed.is_some());
-        assert_eq!(read("text\na\n\nb\n")[1].fields.as_ref().unwrap().kept.values.len(), 1);
+        assert_eq!(records.iter().map(|record| record.origin.line).collect::<Vec<_>>(), [2, 3, 4, 5]);
+        assert_eq!(records.iter().map(show).collect::<Vec<_>>(), ["a", "", "! it has 1 field, the header has 2", "b"]);
+        assert_eq!(read("text\na\n\nb\n")[1].kept, Kept::Row(vec![FieldValue::Tsv(String::new())]));
+    }
+
+    #[test]
+    fn empty_lines_before_the_header_are_skipped() {
+        assert_eq!(texts_of(&options(), "\n\r\nid\ttext\n1\ta\n"), ["a"]);
     }
 }

@@ -117,6 +117,14 @@ impl Outcome {
         self
     }
 
+    /// Expects these on standard output.
+    pub fn prints_parts(self, parts: &[&str]) -> Outcome {
+        for part in parts {
+            assert!(self.stdout.contains(part), "no {part:?} on standard output\n{}", self.shown);
+        }
+        self
+    }
+
     /// Expects standard output to be exactly that.
     pub fn prints(self, stdout: &str) -> Outcome {
         assert_eq!(self.stdout, stdout, "{}", self.shown);

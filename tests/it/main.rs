@@ -4,6 +4,7 @@
 mod evaluation;
 mod evaluation_program;
 mod exactness;
+mod faults;
 mod harness;
 mod hostile;
 mod hub;
@@ -12,6 +13,8 @@ mod hub_server;
 mod output_file;
 mod pipes;
 mod program;
+#[path = "../../src/fuzzing/random.rs"]
+mod random;
 mod reader_fuzz;
 mod readme;
 mod structured;

@@ -1,6 +1,7 @@
 //! `--output`: whole or not at all, and resumed to the same bytes. Completions and the manual page.
 
 use crate::harness::{agnews, builtin, Agnews};
+use crate::random::Random;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -22,15 +23,14 @@ const WORDS: [&str; 12] = [
 
 /// Lines of every length, some blank, none the same; the number at the front is no word of the model's.
 fn lines(count: usize) -> String {
-    let mut state = 7_u64;
+    let mut random = Random::new(7);
     let mut text = String::new();
     for line in 0..count {
         if line % 50 != 3 {
             text.push_str(&line.to_string());
             for _ in 0..line % 5 {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                 text.push(' ');
-                text.push_str(WORDS[(state >> 40) as usize % WORDS.len()]);
+                text.push_str(*random.pick(&WORDS));
             }
         }
         text.push('\n');
@@ -79,7 +79,11 @@ fn a_run_that_fails_leaves_the_file_as_it_was_and_is_resumed() {
     two(&[]).run().code_is(1).tells(&["second.csv", "out.tsv.partial", "--resume"]);
     assert_eq!(std::fs::read_to_string(&out).unwrap(), "before");
     assert_eq!(std::fs::read_to_string(run.path("out.tsv.partial")).unwrap().lines().count(), 5);
-    run.to(&out).args(["--resume"]).run().code_is(1).tells(&["another inputs", "without --resume"]);
+    run.to(&out).args(["--resume"]).run().code_is(1).tells(&[
+        "--file was",
+        "second.csv in the interrupted run",
+        "delete",
+    ]);
     std::fs::write(&second, "text\nThe striker scored.\n").unwrap();
     assert_eq!(two(&["--resume"]).quiet_success(), "");
     let resumed = std::fs::read_to_string(&out).unwrap();
@@ -119,12 +123,11 @@ fn a_killed_run_is_resumed_to_the_same_bytes() {
         let expected = std::fs::read(&whole).unwrap();
         let partial = run.path("out.partial");
         let mut kills = 0;
-        let mut state = 1 + u64::from(std::process::id());
+        let mut random = Random::new(u64::from(std::process::id()));
         loop {
             let (mut command, _home) = run.to(&out).arg("--resume").into_command();
             let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let share = 0.2 + 0.6 * (state >> 33) as f64 / (1_u64 << 31) as f64;
+            let share = 0.2 + 0.6 * random.below(1000) as f64 / 1000.0;
             std::thread::sleep(duration.mul_f64(share));
             if kills == 3 || child.try_wait().unwrap().is_some() {
                 assert!(child.wait().unwrap().success());
@@ -136,12 +139,12 @@ fn a_killed_run_is_resumed_to_the_same_bytes() {
             // A write that the kill, or a full disk, tore in two.
             if let Ok(metadata) = std::fs::metadata(&partial) {
                 let torn = std::fs::OpenOptions::new().write(true).open(&partial).unwrap();
-                torn.set_len(metadata.len().saturating_sub(state % 40)).unwrap();
+                torn.set_len(metadata.len().saturating_sub(random.below(40) as u64)).unwrap();
             }
         }
         assert!(kills > 0, "the run was over before it could be killed");
         assert!(std::fs::read(&out).unwrap() == expected, "{format:?}: other bytes after {kills} kills");
-        assert!(!partial.exists() && !run.path("out.partial.options").exists());
+        assert!(!partial.exists() && !run.path("out.partial.state").exists());
     }
 }
 
@@ -152,7 +155,7 @@ fn two_runs_do_not_write_one_file() {
     let (mut command, _home) = builtin().arg("-o").arg(&out).into_command();
     let mut first = command.stdin(Stdio::piped()).spawn().unwrap();
     let began = Instant::now();
-    while !folder.path().join("out.tsv.partial.options").exists() {
+    while !folder.path().join("out.tsv.partial.state").exists() {
         assert!(began.elapsed() < Duration::from_secs(60));
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -164,7 +167,7 @@ fn two_runs_do_not_write_one_file() {
 #[test]
 #[cfg(unix)]
 fn devices_are_not_replaced() {
-    builtin().args(["-o", "/dev/null", "text"]).run().code_is(1).tells(&["/dev/null", "no regular file"]);
+    builtin().args(["-o", "/dev/null", "text"]).run().code_is(1).tells(&["/dev/null", "not a regular file"]);
     let stdout = builtin().args(["-o", "-", "The striker scored twice in the derby."]).quiet_success();
     assert_eq!(stdout, "1\tSports\n");
 }

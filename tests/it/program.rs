@@ -50,7 +50,7 @@ fn hostile_lines_keep_their_places() {
         stdin.extend_from_slice(b"\r\n");
     }
     let outcome = builtin().stdin(&stdin).run().success();
-    let outcome = outcome.tells(&["1 text was longer than 512 tokens", "1 line was not valid UTF-8"]);
+    let outcome = outcome.tells(&["1 text was longer than 512 tokens", "1 text was not valid UTF-8"]);
     let lines: Vec<&str> = outcome.stdout.lines().collect();
     assert_eq!(lines.len(), 10);
     assert!(lines.iter().step_by(2).all(|line| *line == "1\tSports"), "{lines:?}");
@@ -111,7 +111,7 @@ fn usage_errors_end_with_two() {
         &["--no-such-option"],
         &["text", "-f", "file"],
         &["-k", "0", "text"],
-        &["--with-text", "text"],
+        &["--keep", "text"],
         &["-m", "builtin", "--revision", "main", "text"],
     ] {
         let outcome = agnews().args(args).run().code_is(2).prints("");

@@ -106,7 +106,7 @@ fn columns_are_found_anew_in_each_file() {
 fn a_malformed_record_keeps_its_place_and_fails_the_run() {
     let csv = format!("id,text\n1,{SPORTS}\n2\n3,{WORLD}\n4,a,b\n");
     let outcome = classify(&written("a.csv", &csv)).run().code_is(1).prints("1\tSports\n\t\n0\tWorld\n\t\n");
-    let outcome = outcome.tells(&["a.csv, line 3: it has 1 field, the header 2", "a.csv, line 5: it has 3 fields"]);
+    let outcome = outcome.tells(&["a.csv, line 3: it has 1 field, the header has 2", "a.csv, line 5: it has 3 fields"]);
     outcome.tells(&["error: 2 of 4 records are malformed"]);
 
     let jsonl = format!("{{\"text\":\"{SPORTS}\"}}\nnonsense\n{{\"text\":[]}}\n\n{{\"text\":\"{WORLD}\"}}\n");

@@ -95,6 +95,11 @@ impl Weights {
         Ok(Weights { shared: Arc::new(shared) })
     }
 
+    /// The bytes of each file, in the order in which they were opened.
+    pub fn files(&self) -> impl Iterator<Item = &[u8]> {
+        self.shared.files.iter().map(|file| &**file)
+    }
+
     /// The canonical names, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.shared.tensors.keys().map(String::as_str)

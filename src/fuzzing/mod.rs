@@ -3,34 +3,10 @@
 //! `AGNEWS_FUZZ_CASES` sets the number of mutated files for each reader (default 20,000), `AGNEWS_FUZZ_SEED` the first
 //! seed; a failure names the seed of its case.
 
+mod random;
+
+use random::{cases, setting, Random};
 use std::panic::{catch_unwind, AssertUnwindSafe};
-
-/// xorshift64*: <https://doi.org/10.1145/2845077>.
-struct Random(u64);
-
-impl Random {
-    fn new(seed: u64) -> Random {
-        // Neighbouring seeds must not give neighbouring numbers.
-        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-        random.next();
-        random
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.next() >> 11) as usize % limit.max(1)
-    }
-
-    fn pick<T: Copy>(&mut self, items: &[T]) -> T {
-        items[self.below(items.len())]
-    }
-}
 
 /// Numbers at the edges of what a field of a file may be.
 const EDGES: [u64; 20] = [
@@ -67,7 +43,7 @@ const VALUES: [&str; 10] =
 /// A mutated copy of one of `seeds`: half of the time one change, else up to eight, each of a random kind.
 fn mutate(seeds: &[&[u8]], random: &mut Random) -> Vec<u8> {
     let mut file = random.pick(seeds).to_vec();
-    let changes = random.pick(&[1, 8]);
+    let changes = *random.pick(&[1, 8]);
     for _ in 0..1 + random.below(changes) {
         // Most fields are near one of the ends: headers in front, directories behind.
         let at = match random.below(3) {
@@ -88,13 +64,13 @@ fn change(file: &mut Vec<u8>, at: usize, seeds: &[&[u8]], random: &mut Random) {
     match random.below(11) {
         0 => file[at] ^= 1 << random.below(8),
         1 => file[at] = random.next() as u8,
-        2 => file[at] = random.pick(MEANINGFUL),
+        2 => file[at] = *random.pick(MEANINGFUL),
         3 => file.truncate(at),
         // A length, a count or an offset of 1, 2, 4 or 8 bytes, little-endian: an edge or near the file's own length.
         4 | 5 => {
             let near = (file.len() as u64).wrapping_add_signed(random.below(17) as i64 - 8);
-            let number = if random.below(4) == 0 { near } else { random.pick(&EDGES) };
-            let width = random.pick(&[1, 2, 4, 8]).min(rest);
+            let number = if random.below(4) == 0 { near } else { *random.pick(&EDGES) };
+            let width = *random.pick(&[1, 2, 4, 8]).min(&rest);
             file[at..at + width].copy_from_slice(&number.to_le_bytes()[..width]);
         }
         // A run of digits, as JSON has numbers.
@@ -133,16 +109,12 @@ fn change(file: &mut Vec<u8>, at: usize, seeds: &[&[u8]], random: &mut Random) {
     }
 }
 
-fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
-}
-
 /// Mutates `seeds` and gives each result to `exercise`, which says whether it took the file, and must not panic, overflow
 /// the stack or ask for more memory than there is. Of a hundred files it must take one: were all refused at the
 /// door, nothing behind it would be tested.
 pub(crate) fn fuzz(seeds: &[&[u8]], exercise: impl Fn(&[u8]) -> bool) {
     let first_seed = setting("AGNEWS_FUZZ_SEED", 0);
-    let cases = setting("AGNEWS_FUZZ_CASES", 20_000);
+    let cases = cases();
     let mut accepted = 0;
     for seed in (0..cases).map(|case| first_seed.wrapping_add(case)) {
         let file = mutate(seeds, &mut Random::new(seed));

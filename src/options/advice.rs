@@ -1,0 +1,41 @@
+//! What to do about an error, in the words of the command line. The library's errors say what is wrong; only this layer
+//! knows options by name.
+
+use super::Incomplete;
+use crate::output::file::ResumeError;
+use crate::source::FieldError;
+use std::path::Path;
+
+/// What to do about `error`, if there is something to say beyond it.
+pub fn for_error(error: &anyhow::Error) -> Option<String> {
+    if let Some(Incomplete { partial }) = error.downcast_ref() {
+        return Some(unfinished(partial));
+    }
+    error.downcast_ref().and_then(of_fields).or_else(|| error.downcast_ref().map(of_resuming))
+}
+
+fn of_fields(error: &FieldError) -> Option<String> {
+    match error {
+        FieldError::TextUnclear(_) => Some("name it with --text-field".to_owned()),
+        FieldError::DelimiterUnclear(_, delimiter) => {
+            let delimiter = if *delimiter == '\t' { "tab".to_owned() } else { format!("{delimiter:?}") };
+            Some(format!("give --delimiter {delimiter}, or choose the text with --text-field"))
+        }
+        FieldError::NotFound(..) | FieldError::Ambiguous(..) => None,
+    }
+}
+
+fn of_resuming(error: &ResumeError) -> String {
+    let partial = error.partial().display();
+    match error {
+        ResumeError::Unfinished { .. } => {
+            format!("continue it with --resume, or delete {partial} to start again")
+        }
+        _ => format!("to start again, delete {partial}"),
+    }
+}
+
+/// What an unfinished run leaves, and how to go on.
+pub fn unfinished(partial: &Path) -> String {
+    format!("the records so far are in {}; the same command with --resume continues from there", partial.display())
+}
