@@ -3,7 +3,6 @@
 use super::{colour_allowed, load, OutputError};
 use crate::checkpoint::CheckpointSpec;
 use crate::classifier::Classifier;
-use crate::evaluation::gold::GoldLabels;
 use crate::evaluation::report::{self, About};
 use crate::evaluation::{Evaluation, LeftOut};
 use crate::options::{
@@ -49,7 +48,12 @@ pub(super) fn classify(
     let report =
         report.map(|(path, format)| Ok::<_, anyhow::Error>((WholeFile::create(path)?, *format))).transpose()?;
     let total_bytes = task.inputs.total_bytes();
-    let about = About { model: model_name(&checkpoint.spec), data: describe_inputs(&task.inputs) };
+    let about = About {
+        model: model_name(&checkpoint.spec),
+        data: describe_inputs(&task.inputs),
+        dtype: computing.precision.to_string(),
+        ..About::default()
+    };
     let limits = WindowLimits {
         max_records: WINDOW_RECORDS,
         max_bytes: WINDOW_BYTES,
@@ -133,16 +137,16 @@ fn conclude(
     report: Option<(WholeFile, report::Format)>,
     about: &About,
 ) -> Result<()> {
-    let metrics = evaluation.metrics();
     ensure!(
-        metrics.evaluated > 0,
+        evaluation.metrics().evaluated() > 0,
         "there is nothing to evaluate: no record has both a text and a known gold label in {:?}",
         options.label_field
     );
     // A closed standard error is no reason to fail.
-    let _ = write!(io::stderr(), "{metrics}");
+    let view = evaluation.view();
+    let _ = write!(io::stderr(), "{view}");
     if let Some((mut file, format)) = report {
-        file.write(format.render(&metrics, about).as_bytes())?;
+        file.write(format.render(&view, about).as_bytes())?;
         file.publish()?;
     }
     Ok(())
@@ -200,7 +204,8 @@ struct Sink {
     has_begun: bool,
     /// Records of the input so far.
     position: u64,
-    evaluation: Option<(GoldLabels, Evaluation)>,
+    evaluation: Option<Evaluation>,
+    min_score: f32,
     malformed: Malformed,
     counts: Counts,
     progress: Progress,
@@ -229,10 +234,9 @@ impl Sink {
         progress: Progress,
     ) -> Result<Sink> {
         let labels = classifier.labels();
-        let evaluation = evaluation.map(|evaluation| {
-            let gold = GoldLabels::new(labels, evaluation.first_label_id);
-            (gold, Evaluation::new(labels, classifier.score_function()))
-        });
+        let evaluation = evaluation
+            .map(|options| Evaluation::of_classes(labels, options.first_label_id, classifier.score_function()));
+        let min_score = options.unsure.as_ref().map_or(0.0, |unsure| unsure.min_score);
         let out = BufWriter::with_capacity(64 * 1024, destination.out);
         Ok(Sink {
             records: RecordWriter::new(out, options, labels),
@@ -241,6 +245,7 @@ impl Sink {
             has_begun: false,
             position: 0,
             evaluation,
+            min_score,
             malformed: Malformed { policy, count: 0, records: 0 },
             counts: Counts::default(),
             progress,
@@ -317,32 +322,21 @@ impl Sink {
         self.output(|records| records.write(row))
     }
 
-    /// Compares with the gold label, if that is asked for; the reason where that is a label that nobody knows.
+    /// Compares with the gold label, if that is asked for. Returns the reason if the model does not have that label.
     fn evaluate(&mut self, record: &Record, prediction: Option<&Prediction>) -> Option<String> {
-        let (gold_labels, evaluation) = self.evaluation.as_mut()?;
-        let gold = record.fields.as_ref().and_then(|fields| fields.gold.as_deref()).unwrap_or("");
-        if record.malformed.is_some() {
-            evaluation.leave_out(LeftOut::MalformedRecord);
-            return None;
-        }
-        let Some(prediction) = prediction else {
-            evaluation.leave_out(LeftOut::BlankText);
-            return None;
-        };
-        if gold.trim().is_empty() {
-            evaluation.leave_out(LeftOut::NoGoldLabel);
-            return None;
-        }
-        match gold_labels.parse(gold) {
-            Ok(gold) => {
-                evaluation.observe(gold, prediction);
-                None
-            }
-            Err(unknown) => {
-                evaluation.leave_out(LeftOut::UnknownGoldLabel);
-                Some(unknown.to_string())
+        let evaluation = self.evaluation.as_mut()?;
+        match prediction {
+            _ if record.malformed.is_some() => evaluation.leave_out(LeftOut::MalformedRecord),
+            None => evaluation.leave_out(LeftOut::BlankText),
+            Some(prediction) => {
+                let gold = record.fields.as_ref().and_then(|fields| fields.gold.as_deref()).unwrap_or("");
+                let best = prediction.best();
+                let decided = [best.label_id];
+                let decided = if best.score < self.min_score { &[] } else { &decided[..] };
+                return evaluation.observe(gold, prediction, decided).err().map(|unknown| unknown.to_string());
             }
         }
+        None
     }
 
     fn output(
@@ -387,7 +381,7 @@ impl Sink {
             );
             file.publish()?;
         }
-        Ok((evaluation.map(|(_, evaluation)| evaluation), malformed))
+        Ok((evaluation, malformed))
     }
 }
 

@@ -40,7 +40,13 @@ fn report(data: &Data, name: &str, prepare: impl FnOnce(Agnews) -> Agnews) -> (S
 #[test]
 fn the_evaluation_follows_the_results_or_stands_alone() {
     let results = "1\tSports\n0\tWorld\n2\tBusiness\n3\tSci/Tech\n1\tSports\n1\tSports\n";
-    let told = ["accuracy 80.00 %", "5 texts evaluated", "1 without a gold label", "100.00 %", "macro average"];
+    let told = [
+        "80.00 % (95 % interval",
+        "texts evaluated             5\n",
+        "1 without a gold label",
+        "100.00 %",
+        "macro average",
+    ];
     evaluating(&data("")).run().success().prints(results).tells(&told);
     evaluating(&data("")).arg("--no-results").run().success().prints("").tells(&told);
 }
@@ -52,11 +58,11 @@ fn what_cannot_be_compared_is_counted_and_left_out() {
     assert_eq!(outcome.stdout.lines().count(), 9);
     assert_eq!(outcome.stdout.lines().nth(7), Some("1\tSports"), "an unknown gold label is no fault of the text");
     outcome.tells(&[
-        "test.csv, line 9: the gold label \"9\" is none of the model's 4 labels",
-        "no id from 1 to 4",
+        "test.csv, line 9: the gold label \"9\" is not one of the model's 4 labels",
+        "or an id from 1 to 4",
         "test.csv, line 10: it has 2 fields",
         "1 blank, 1 malformed, 1 without a gold label, 1 with an unknown gold label",
-        "5 texts evaluated",
+        "texts evaluated             5\n",
         "error: 2 of 9 records are malformed",
     ]);
     let outcome = evaluating(&data).arg("--strict").run().code_is(1);
