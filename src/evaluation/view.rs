@@ -284,7 +284,7 @@ fn labels_table(per_label: &PerLabel, with_micro: bool) -> Table {
     let micro = with_micro.then(|| average("micro_average", "micro average", per_label.micro_average));
     Table {
         key: "classes",
-        name: "Classes",
+        name: if with_micro { "Labels" } else { "Classes" },
         columns: LABEL_COLUMNS,
         rows: per_label.counts.iter().enumerate().map(row).collect(),
         averages: micro

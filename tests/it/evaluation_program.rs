@@ -71,6 +71,25 @@ fn what_cannot_be_compared_is_counted_and_left_out() {
 }
 
 #[test]
+fn a_minimum_score_gives_coverage_and_selective_accuracy() {
+    let (json, outcome) = report(&data(""), "report.json", |agnews| agnews.args(["--min-score", "0.9"]));
+    outcome.success().tells(&["coverage", "selective accuracy"]);
+    let report: Value = serde_json::from_str(&json).unwrap();
+    // The accuracy still speaks of all texts.
+    assert_eq!(report["accuracy"]["value"], 0.8);
+    let records = evaluating(&data("")).args(["--format", "jsonl"]).run().success().stdout;
+    let answers = [(1, 0), (0, 1), (2, 2), (0, 3), (1, 4)].into_iter().filter_map(|(gold, line)| {
+        let record: Value = serde_json::from_str(records.lines().nth(line).unwrap()).unwrap();
+        (record["score"].as_f64().unwrap() >= 0.9).then(|| record["label_id"] == gold)
+    });
+    let answers: Vec<bool> = answers.collect();
+    assert!(!answers.is_empty() && answers.len() < 5, "{} answers", answers.len());
+    assert_eq!(report["coverage"], answers.len() as f64 / 5.0);
+    let correct = answers.iter().filter(|is_correct| **is_correct).count();
+    assert_eq!(report["selective_accuracy"]["value"], correct as f64 / answers.len() as f64);
+}
+
+#[test]
 fn nothing_to_compare_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.jsonl");

@@ -3,7 +3,7 @@
 use super::picture::{rect, text, Panel};
 use super::theme::{shade, shade_names, SHADES};
 use super::width::{fit, text_width};
-use crate::evaluation::view::{percent, Matrix, View};
+use crate::evaluation::view::{percent, Matrix, Table, View};
 use maud::{html, Markup};
 
 /// With more classes than this there is a list of mistakes instead.
@@ -197,4 +197,29 @@ fn legend(top: f64) -> Markup {
         }
         (text("muted", "start", 0.0, top + 60.0, NAME_SIZE, LEGEND))
     }
+}
+
+/// Instead of a matrix of more cells than anyone can see: the most frequent mistakes, one per line.
+pub(super) fn mistakes_panel(view: &View, mistakes: &Table) -> Panel {
+    const SHOWN: usize = 20;
+    const LINE_HEIGHT: f64 = 20.0;
+    const COLUMNS: [f64; 3] = [0.0, NAME_WIDTH + 16.0, 2.0 * NAME_WIDTH + 90.0];
+    let line = |cells: Vec<String>, class: &str, row: usize| {
+        let y = (row as f64 + 1.0) * LINE_HEIGHT;
+        html! {
+            @for (place, (cell, x)) in cells.iter().zip(COLUMNS).enumerate() {
+                @let anchor = if place < 2 { "start" } else { "end" };
+                (text(class, anchor, x, y, NAME_SIZE, &fit(cell, NAME_WIDTH, NAME_SIZE)))
+            }
+        }
+    };
+    let rows = &mistakes.rows[..mistakes.rows.len().min(SHOWN)];
+    let body = html! {
+        (text("", "start", 0.0, NAME_SIZE, NAME_SIZE, mistakes.name))
+        (line(mistakes.columns.iter().map(|(_, name)| (*name).to_owned()).collect(), "muted", 1))
+        @for (place, row) in rows.iter().enumerate() {
+            (line(row.iter().map(|value| view.written(value)).collect(), "", place + 2))
+        }
+    };
+    Panel { width: COLUMNS[2], height: (rows.len() as f64 + 3.0) * LINE_HEIGHT, body }
 }

@@ -22,16 +22,22 @@ pub(super) fn render(view: &View, about: &About) -> String {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 title { (title) }
-                style { (PreEscaped(theme::page_style())) (PreEscaped(include_str!("page.css"))) (PreEscaped(theme::picture_style())) }
+                style {
+                    (PreEscaped(theme::page_style()))
+                    (PreEscaped(include_str!("page.css")))
+                    (PreEscaped(theme::picture_style()))
+                }
             }
             body {
                 main {
                     h1 { (title) }
                     (figures(view))
                     div.pictures { (confusion(view)) (reliability(view)) }
-                    @if let Some(table) = &view.labels_table { section { h2 { (table.name) } (rows(view, table, usize::MAX)) } }
+                    @if let Some(table) = &view.labels_table {
+                        section { h2 { (table.name) } (rows(view, table, usize::MAX)) }
+                    }
                     @if view.labels.len() >= LISTED_CLASSES { (mistakes(view)) }
-                    @if let Some(table) = view.bins_table() { (folded(view, &table, usize::MAX)) }
+                    @if let Some(table) = view.bins_table() { (folded(view, &table, usize::MAX, false)) }
                     (facts(about))
                 }
             }
@@ -77,14 +83,16 @@ fn diagram(bins: &[Bin]) -> Markup {
     }
 }
 
-/// More mistakes than this are for programs.
+/// Open if it stands in for the matrix.
 fn mistakes(view: &View) -> Markup {
-    html! { @if let Some(table) = view.mistakes.as_ref().filter(|table| !table.rows.is_empty()) { (folded(view, table, MISTAKES)) } }
+    let is_open = view.labels.len() > MATRIX_CLASSES;
+    let table = view.mistakes.as_ref().filter(|table| !table.rows.is_empty());
+    html! { @if let Some(table) = table { (folded(view, table, MISTAKES, is_open)) } }
 }
 
-/// A table that opens on request.
-fn folded(view: &View, table: &Table, most: usize) -> Markup {
-    html! { details { summary { (table.name) } (rows(view, table, most)) } }
+/// A table that opens on request, if it is not open already.
+fn folded(view: &View, table: &Table, most: usize, is_open: bool) -> Markup {
+    html! { details open=[is_open.then_some("")] { summary { (table.name) } (rows(view, table, most)) } }
 }
 
 /// The first `most` rows of a table, and its averages.
@@ -106,7 +114,7 @@ fn rows(view: &View, table: &Table, most: usize) -> Markup {
     }
 }
 
-/// A label, or a number; a share has a bar behind it.
+/// A label, or a number; a share has a bar below it.
 fn cell(view: &View, value: &Value) -> Markup {
     match value {
         Value::Label(_) => html! { th scope="row" { (view.written(value)) } },

@@ -43,7 +43,8 @@ pub(super) fn render(view: &View, about: &About) -> String {
             title id="title" { (title) }
             desc id="description" {
                 @for (line, _) in &lines { (line) "; " }
-                "confusion matrix of " (view.labels.len()) " classes and reliability diagram"
+                @if view.matrix.is_some() { "confusion matrix of " (view.labels.len()) " classes; " }
+                @if view.bins.is_some() { "reliability diagram" }
             }
             style { (PreEscaped(theme::picture_style())) }
             (rect("surface", 0.0, 0.0, full_width, full_height))
@@ -64,8 +65,10 @@ pub(super) fn render(view: &View, about: &About) -> String {
 }
 
 fn panels(view: &View) -> Vec<Panel> {
-    let matrix = view.matrix.as_ref().filter(|matrix| matrix.counts.len() <= MATRIX_CLASSES);
-    let matrix = matrix.map(|matrix| matrix::panel(view, matrix));
+    let matrix = match &view.matrix {
+        Some(matrix) if matrix.counts.len() <= MATRIX_CLASSES => Some(matrix::panel(view, matrix)),
+        _ => view.mistakes.as_ref().map(|mistakes| matrix::mistakes_panel(view, mistakes)),
+    };
     matrix.into_iter().chain(view.bins.as_ref().map(|bins| reliability::panel(bins))).collect()
 }
 

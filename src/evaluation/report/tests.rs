@@ -59,6 +59,21 @@ fn svg_and_html_are_well_formed_for_every_number_of_classes() {
 }
 
 #[test]
+fn too_many_classes_for_a_matrix_have_their_mistakes_listed() {
+    let many: Vec<String> = (0..61).map(|id| format!("intent {id}")).collect();
+    let view = evaluation(&many.iter().map(String::as_str).collect::<Vec<_>>(), 500).view();
+    for format in [Format::Svg, Format::Html] {
+        let markup = closed(&format.render(&view, &about()));
+        let document = document(&markup);
+        let texts: Vec<&str> = document.descendants().filter_map(|node| node.text()).collect();
+        for expected in ["Most frequent mistakes", "intent 0", "intent 1", "3"] {
+            assert!(texts.contains(&expected), "{expected} in {texts:?}");
+        }
+        assert!(!texts.contains(&"predicted label"));
+    }
+}
+
+#[test]
 fn every_kind_has_every_report() {
     let labels = ["joy".to_owned(), "anger".to_owned()];
     for evaluation in [Evaluation::of_label_sets(&labels, 0), Evaluation::of_values()] {
@@ -66,7 +81,7 @@ fn every_kind_has_every_report() {
         for format in [Format::Svg, Format::Html] {
             let markup = closed(&format.render(&view, &about()));
             let document = document(&markup);
-            assert!(document.descendants().all(|node| node.text() != Some("Confusion matrix")));
+            assert!(document.descendants().all(|node| node.text() != Some("predicted label")));
         }
         let report: Value = serde_json::from_str(&Format::Json.render(&view, &about())).unwrap();
         assert_eq!((&report["evaluated"], report.get("confusion_matrix")), (&json!(0), None));
