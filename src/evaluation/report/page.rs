@@ -97,10 +97,17 @@ fn folded(view: &View, table: &Table, most: usize, is_open: bool) -> Markup {
 
 /// The first `most` rows of a table, and its averages.
 fn rows(view: &View, table: &Table, most: usize) -> Markup {
+    let has_words = |column: usize| table.rows.first().is_some_and(|row| matches!(row[column], Value::Label(_)));
     html! {
         div.scroll {
             table {
-                thead { tr { @for (_, name) in table.columns { th scope="col" { (name) } } } }
+                thead {
+                    tr {
+                        @for (place, (_, name)) in table.columns.iter().enumerate() {
+                            th.words[has_words(place)] scope="col" { (name) }
+                        }
+                    }
+                }
                 tbody { @for row in table.rows.iter().take(most) { tr { @for value in row { (cell(view, value)) } } } }
                 @if !table.averages.is_empty() {
                     tfoot {
