@@ -219,6 +219,8 @@ pub struct CommandLine {
     pub cli: Cli,
     /// The options that were typed, with what was typed for them, in the order of the help.
     pub given: Vec<(String, String)>,
+    /// All of it, quoted for a shell.
+    pub typed: String,
 }
 
 impl CommandLine {
@@ -226,11 +228,22 @@ impl CommandLine {
     ///
     /// # Errors
     /// If clap refuses them, or they ask for help or the version.
-    pub fn parse(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<CommandLine, clap::Error> {
+    pub fn parse(args: impl IntoIterator<Item = impl Into<OsString>>) -> Result<CommandLine, clap::Error> {
+        let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
         let command = Cli::command();
-        let matches = command.clone().try_get_matches_from(args)?;
+        let matches = command.clone().try_get_matches_from(&args)?;
         let given = given(&command, &matches);
-        Ok(CommandLine { cli: Cli::from_arg_matches(&matches)?, given })
+        let words = args.iter().skip(1).map(|arg| quoted(&arg.to_string_lossy()));
+        let typed = std::iter::once("agnews".to_owned()).chain(words).collect::<Vec<_>>().join(" ");
+        Ok(CommandLine { cli: Cli::from_arg_matches(&matches)?, given, typed })
+    }
+}
+
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "-_./,:=@+%".contains(c);
+    match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
     }
 }
 

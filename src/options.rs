@@ -125,7 +125,7 @@ impl Options {
     /// # Errors
     /// [`UsageError`] if options contradict each other or a value is out of range; the message names the option.
     pub fn resolve(command_line: CommandLine, environment: &Environment) -> Result<Options, UsageError> {
-        let CommandLine { cli, given } = command_line;
+        let cli = &command_line.cli;
         let model = cli.model.clone().or_else(|| environment.text("AGNEWS_MODEL"));
         let model = model.unwrap_or_else(|| DEFAULT_MODEL_ID.to_owned());
         let spec = CheckpointSpec::parse(&model, cli.revision.as_deref()).map_err(UsageError)?;
@@ -136,16 +136,16 @@ impl Options {
                 return usage(format!("--download is for checkpoints on the Hub, and {model} is not one"))
             }
             None if cli.download => Task::Download,
-            None => Task::Classify(Box::new(classification::resolve(&cli, &given, environment)?)),
+            None => Task::Classify(Box::new(classification::resolve(&command_line, environment)?)),
         };
         Ok(Options {
             task,
-            computing: computing(&cli, environment)?,
-            verbosity: verbosity(&cli),
+            computing: computing(cli, environment)?,
+            verbosity: verbosity(cli),
             checkpoint: CheckpointOptions {
                 spec,
                 hub: HubOptions::from_env(&|name| environment.get(name), cli.offline),
-                labels: labels(cli.labels)?,
+                labels: labels(cli.labels.clone())?,
                 max_length: positive("--max-length", cli.max_length)?.map(NonZeroUsize::get),
             },
         })

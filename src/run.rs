@@ -45,6 +45,8 @@ pub fn run(options: Options) -> Result<()> {
 /// A classifier, and what identifies it and its arithmetic to a later run that continues this one.
 struct Loaded {
     classifier: Classifier,
+    /// The revision and commit of a checkpoint from the Hub.
+    revision: Option<String>,
     identity: Vec<(String, String)>,
 }
 
@@ -86,7 +88,7 @@ fn load(
         ],
         false => Vec::new(),
     };
-    Ok(Loaded { classifier, identity })
+    Ok(Loaded { classifier, revision: checkpoint.revision, identity })
 }
 
 /// Fetches the checkpoint into the cache and prints its folder: for images and clusters, which classify offline later.

@@ -77,6 +77,8 @@ pub struct Checkpoint {
     pub config: Config,
     /// The tensors, mapped and not yet converted.
     pub weights: Weights,
+    /// The revision and commit, if it is from the Hub.
+    pub revision: Option<String>,
     name: String,
     is_local_folder: bool,
 }
@@ -88,27 +90,28 @@ impl Checkpoint {
     /// Where the checkpoint cannot be had, config.json is missing or not one that agnews can run, or there are no
     /// weights that can be read.
     pub fn open(spec: &CheckpointSpec, hub: &Hub) -> Result<Checkpoint> {
-        let (files, name) = match spec {
-            CheckpointSpec::Builtin => (CheckpointFiles::Builtin, BUILTIN.to_owned()),
+        let (files, name, revision) = match spec {
+            CheckpointSpec::Builtin => (CheckpointFiles::Builtin, BUILTIN.to_owned(), None),
             CheckpointSpec::Folder(folder) => {
                 ensure!(
                     folder.is_dir(),
                     "{} is not a folder: -m takes a folder with config.json, a tokenizer and weights, a Hub id, or `builtin`",
                     folder.display()
                 );
-                (CheckpointFiles::Folder(folder.clone()), folder.display().to_string())
+                (CheckpointFiles::Folder(folder.clone()), folder.display().to_string(), None)
             }
             CheckpointSpec::Hub { model_id, revision } => {
                 let snapshot = hub.snapshot(model_id, revision.as_deref())?;
-                let name = format!("{model_id} at revision {} (commit {})", snapshot.revision, snapshot.commit);
-                (CheckpointFiles::Folder(snapshot.folder), name)
+                let revision = format!("{} (commit {})", snapshot.revision, snapshot.commit);
+                let name = format!("{model_id} at revision {revision}");
+                (CheckpointFiles::Folder(snapshot.folder), name, Some(revision))
             }
         };
         let file = files.find("config.json").with_context(|| format!("{name} has no config.json"))?;
         let config = Config::parse(&file.read(config::MAX_FILE_SIZE)?, &file.to_string())?;
         let weights = Weights::open(&files)?;
         let is_local_folder = matches!(spec, CheckpointSpec::Folder(_));
-        Ok(Checkpoint { files, config, weights, name, is_local_folder })
+        Ok(Checkpoint { files, config, weights, revision, name, is_local_folder })
     }
 
     /// What tells this checkpoint from any other: its name, with the commit for one from the Hub; for a local folder, whose

@@ -1,12 +1,15 @@
-//! Gold labels as people write them: names in any case, or ids.
+//! Gold labels as people write them: names in any case, or ids; sets of them; numbers.
 
+use serde_json::Value;
 use std::collections::HashMap;
 use std::fmt;
 
-/// Characters of a bad value, and of a name, that a message repeats.
+/// How many characters of a bad value, or of a name, a message repeats.
 const SHOWN_CHARACTERS: usize = 60;
-/// Names that a message lists.
+/// How many names a message lists.
 const SHOWN_NAMES: usize = 12;
+/// What may stand between the labels of a set, in the order in which it is looked for.
+const SEPARATORS: [&[char]; 2] = [&['|', ';'], &[',']];
 
 /// Reads gold labels for one list of classes.
 #[derive(Debug, Clone)]
@@ -15,15 +18,24 @@ pub struct GoldLabels {
     first_label_id: i64,
     by_name: HashMap<String, usize>,
     by_lowercase: HashMap<String, usize>,
+    seen: SeenIds,
+}
+
+/// Which ids the data has had so far, as far as they tell what it counts from.
+#[derive(Debug, Clone, Copy, Default)]
+struct SeenIds {
+    zero: bool,
+    /// As many as there are classes: the last id if they count from 1.
+    count: bool,
+    beyond: bool,
 }
 
 /// A gold label that the model does not have.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UnknownGoldLabel {
-    value: String,
-    names: Vec<String>,
-    classes: usize,
-    first_label_id: i64,
+pub struct UnknownGold {
+    /// The start of what the data says.
+    pub value: String,
+    expected: String,
 }
 
 impl GoldLabels {
@@ -32,11 +44,11 @@ impl GoldLabels {
         let mut by_name = HashMap::new();
         let mut by_lowercase = HashMap::new();
         for (id, label) in labels.iter().enumerate() {
-            // Of two classes with the same name the first is meant, as in a list that is searched from its start.
+            // If two classes have the same name, the first is meant, as in a list that is searched from its start.
             by_name.entry(label.trim().to_owned()).or_insert(id);
             by_lowercase.entry(label.trim().to_lowercase()).or_insert(id);
         }
-        GoldLabels { labels: labels.to_vec(), first_label_id, by_name, by_lowercase }
+        GoldLabels { labels: labels.to_vec(), first_label_id, by_name, by_lowercase, seen: SeenIds::default() }
     }
 
     /// The class that `value` names: white space around it is ignored, then an exact name goes before a name in
@@ -44,44 +56,89 @@ impl GoldLabels {
     /// integers that has gaps.
     ///
     /// # Errors
-    /// Where it is none of them, the empty text included.
-    pub fn parse(&self, value: &str) -> Result<usize, UnknownGoldLabel> {
+    /// If it is none of them; the empty text is not.
+    pub fn parse(&mut self, value: &str) -> Result<usize, UnknownGold> {
         let value = value.trim();
-        let by_name = self.by_name.get(value).or_else(|| self.by_lowercase.get(&value.to_lowercase()));
-        by_name.copied().or_else(|| self.by_id(value)).ok_or_else(|| self.unknown(value))
+        let by_name = self.by_name.get(value).or_else(|| self.by_lowercase.get(&value.to_lowercase())).copied();
+        by_name.or_else(|| self.by_id(value)).ok_or_else(|| self.unknown(value))
     }
 
-    fn by_id(&self, value: &str) -> Option<usize> {
+    /// The classes that `value` names: a JSON array of names and ids, or one label, or labels with `|` or `;` between
+    /// them, or with commas. A text that is a label as a whole is never split. `[]` is the empty set.
+    ///
+    /// # Errors
+    /// If one of them is no label; that one is named.
+    pub fn parse_set(&mut self, value: &str) -> Result<Vec<usize>, UnknownGold> {
+        if let Ok(Value::Array(elements)) = serde_json::from_str(value) {
+            return elements.iter().map(|element| self.parse(&written(element))).collect();
+        }
+        let whole = self.parse(value);
+        let separators = SEPARATORS.into_iter().find(|separators| value.contains(*separators));
+        match (whole, separators) {
+            (Err(_), Some(separators)) => {
+                value.split(separators).filter(|part| !part.trim().is_empty()).map(|part| self.parse(part)).collect()
+            }
+            (whole, _) => Ok(vec![whole?]),
+        }
+    }
+
+    /// See [`super::Evaluation::likely_first_label_id`].
+    pub fn likely_first_label_id(&self) -> Option<i64> {
+        match (self.first_label_id, self.seen) {
+            (0, SeenIds { zero: false, count: true, beyond: false }) => Some(1),
+            (1, SeenIds { zero: true, count: false, beyond: false }) => Some(0),
+            _ => None,
+        }
+    }
+
+    fn by_id(&mut self, value: &str) -> Option<usize> {
         let id: i64 = value.strip_suffix(".0").unwrap_or(value).parse().ok()?;
+        let classes = self.labels.len() as i64;
+        self.seen.zero |= id == 0;
+        self.seen.count |= id == classes;
+        self.seen.beyond |= id > classes;
         let index = usize::try_from(id.checked_sub(self.first_label_id)?).ok()?;
         (index < self.labels.len()).then_some(index)
     }
 
-    fn unknown(&self, value: &str) -> UnknownGoldLabel {
-        UnknownGoldLabel {
-            value: shown(value),
-            names: self.labels.iter().take(SHOWN_NAMES).map(|label| shown(label)).collect(),
-            classes: self.labels.len(),
-            first_label_id: self.first_label_id,
-        }
+    fn unknown(&self, value: &str) -> UnknownGold {
+        let names: Vec<String> =
+            self.labels.iter().take(SHOWN_NAMES).map(|label| format!("{:?}", shown(label))).collect();
+        let more = if self.labels.len() > SHOWN_NAMES { ", …" } else { "" };
+        let last = self.first_label_id.saturating_add(self.labels.len() as i64 - 1);
+        let expected = format!(
+            "one of the model's {} labels ({}{more}) or an id from {} to {last}",
+            self.labels.len(),
+            names.join(", "),
+            self.first_label_id
+        );
+        UnknownGold { value: shown(value), expected }
     }
 }
 
-impl fmt::Display for UnknownGoldLabel {
+/// The number that `value` says.
+///
+/// # Errors
+/// If it is not a finite number.
+pub fn parse_value(value: &str) -> Result<f64, UnknownGold> {
+    let unknown = || UnknownGold { value: shown(value.trim()), expected: "a number".to_owned() };
+    value.trim().parse().ok().filter(|value: &f64| value.is_finite()).ok_or_else(unknown)
+}
+
+impl fmt::Display for UnknownGold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the gold label {:?} is none of the model's {} labels (", self.value, self.classes)?;
-        for (place, name) in self.names.iter().enumerate() {
-            write!(f, "{}{name:?}", if place > 0 { ", " } else { "" })?;
-        }
-        let more = if self.classes > self.names.len() { ", …" } else { "" };
-        let last = self.first_label_id.saturating_add(self.classes as i64 - 1);
-        write!(f, "{more}) and no id from {} to {last}", self.first_label_id)
+        write!(f, "the gold label {:?} is not {}", self.value, self.expected)
     }
 }
 
-impl std::error::Error for UnknownGoldLabel {}
+impl std::error::Error for UnknownGold {}
 
-/// The start of a value that may be as long as a file.
+/// An element of a JSON array as a field would have it.
+fn written(element: &Value) -> String {
+    element.as_str().map_or_else(|| element.to_string(), str::to_owned)
+}
+
+/// The start of a value, which may be as long as a file.
 fn shown(value: &str) -> String {
     match value.char_indices().nth(SHOWN_CHARACTERS) {
         Some((end, _)) => format!("{}…", &value[..end]),
@@ -99,7 +156,7 @@ mod tests {
 
     #[test]
     fn names_in_any_case_and_ids_from_the_first() {
-        let labels = gold(&["World", "Sci/Tech", "Ärger"], 1);
+        let mut labels = gold(&["World", "Sci/Tech", "Ärger"], 1);
         assert_eq!(labels.parse(" sci/TECH\t"), Ok(1));
         assert_eq!(labels.parse("äRGER"), Ok(2));
         assert_eq!(labels.parse("1"), Ok(0));
@@ -111,9 +168,8 @@ mod tests {
 
     #[test]
     fn a_name_goes_before_an_id_and_an_exact_name_before_another_case() {
-        let labels = gold(&["2", "1", "0"], 0);
-        assert_eq!(labels.parse("2"), Ok(0));
-        let labels = gold(&["us", "US"], 0);
+        assert_eq!(gold(&["2", "1", "0"], 0).parse("2"), Ok(0));
+        let mut labels = gold(&["us", "US"], 0);
         assert_eq!((labels.parse("US"), labels.parse("us"), labels.parse("Us")), (Ok(1), Ok(0), Ok(0)));
     }
 
@@ -128,10 +184,51 @@ mod tests {
     fn the_message_names_the_value_and_the_labels() {
         let message = gold(&["World", "Sports"], 1).parse("sprots").unwrap_err().to_string();
         let expected =
-            r#"the gold label "sprots" is none of the model's 2 labels ("World", "Sports") and no id from 1 to 2"#;
+            r#"the gold label "sprots" is not one of the model's 2 labels ("World", "Sports") or an id from 1 to 2"#;
         assert_eq!(message, expected);
         let many: Vec<String> = (0..400).map(|id| format!("class {id}")).collect();
         let message = GoldLabels::new(&many, 0).parse(&"x".repeat(1 << 20)).unwrap_err().to_string();
         assert!(message.len() < 500 && message.contains("\"class 11\", …)"), "{message}");
+    }
+
+    #[test]
+    fn ids_that_count_from_elsewhere_are_noticed() {
+        let likely = |first: i64, values: &[&str]| {
+            let mut labels = gold(&["World", "Sports", "Business", "Sci/Tech"], first);
+            for value in values {
+                let _ = labels.parse(value);
+            }
+            labels.likely_first_label_id()
+        };
+        assert_eq!(likely(0, &["1", "3", "4", "2"]), Some(1));
+        assert_eq!(likely(0, &["4.0", "world", "-1"]), Some(1), "-1 often stands for no label");
+        assert_eq!(likely(1, &["0", "3"]), Some(0));
+        assert_eq!(likely(0, &["1", "2", "3"]), None, "these are all right as they are");
+        assert_eq!(likely(0, &["0", "4"]), None, "a label more than the model has");
+        assert_eq!(likely(0, &["4", "7"]), None, "labels of another list");
+        assert_eq!(likely(1, &["1", "4"]), None);
+        assert_eq!(likely(0, &["sports"]), None);
+    }
+
+    #[test]
+    fn sets_are_arrays_or_lists() {
+        let mut labels = gold(&["joy", "anger", "fear, or worry"], 0);
+        assert_eq!(labels.parse_set(r#"["Joy", 1, "2"]"#), Ok(vec![0, 1, 2]));
+        assert_eq!(labels.parse_set("[]"), Ok(vec![]));
+        assert_eq!(labels.parse_set("joy, anger"), Ok(vec![0, 1]));
+        assert_eq!(labels.parse_set("joy|fear, or worry;"), Ok(vec![0, 2]));
+        assert_eq!(labels.parse_set("Fear, or Worry"), Ok(vec![2]));
+        assert_eq!(labels.parse_set("1"), Ok(vec![1]));
+        assert_eq!(labels.parse_set("joy, calm").unwrap_err().value, "calm");
+        assert_eq!(labels.parse_set(r#"[["joy"]]"#).unwrap_err().value, r#"["joy"]"#);
+        assert_eq!(labels.parse_set("calm").unwrap_err().value, "calm");
+    }
+
+    #[test]
+    fn values_are_finite_numbers() {
+        assert_eq!(parse_value(" -1.5e3 "), Ok(-1500.0));
+        for bad in ["", "nan", "inf", "1,5", "four"] {
+            assert!(parse_value(bad).is_err(), "{bad}");
+        }
     }
 }

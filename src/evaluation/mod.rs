@@ -1,33 +1,51 @@
-//! Evaluation: predictions against gold labels, counted as they stream by. Pure, but for [`report`], which writes files.
+//! Evaluation: predictions against gold labels, counted as they stream by. Pure; only the caller writes files.
 //!
-//! [`Evaluation`] holds counts and sums alone, so its memory does not grow with the number of texts; [`metrics`] turns
-//! them into the figures, `table` into text for a terminal, [`report`] into files. [`gold`] reads the gold labels.
+//! [`Evaluation`] takes each record's gold label and prediction. There is one kind for each thing that a model can say
+//! of a text, with its own sums and figures: one class ([`classes`]), a set of labels ([`label_sets`]), a number
+//! ([`values`]). [`view`] gives every figure its name and its written form, once; `text` prints that view for a
+//! terminal, and [`report`] renders it as JSON, SVG and HTML. [`gold`] reads gold labels.
 
+pub mod calibration;
+pub mod classes;
 pub mod gold;
-pub mod metrics;
+pub mod label_sets;
 pub mod report;
-mod table;
+pub mod shares;
+mod text;
+pub mod values;
+pub mod view;
 
 use crate::checkpoint::config::ScoreFunction;
 use crate::prediction::Prediction;
-use metrics::Metrics;
-use std::collections::BTreeMap;
+use gold::{GoldLabels, UnknownGold};
+use std::fmt;
+use view::View;
 
-/// The bins of the reliability diagram and of the expected calibration error, as in Guo et al. 2017.
-pub const CALIBRATION_BINS: usize = 15;
-
-/// Why a record has no part in the figures.
+/// Why a record has no part in the figures, as the caller knows it. [`Evaluation::observe`] finds the other reasons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeftOut {
     /// Its text is empty or white space: nothing was predicted.
     BlankText,
     /// It could not be read.
     MalformedRecord,
-    /// Its gold label is empty.
-    NoGoldLabel,
-    /// Its gold label is none of the model's.
-    UnknownGoldLabel,
 }
+
+/// The gold ids seem to count from another number than was said, so that all figures would be wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OtherFirstLabelId {
+    /// What was said.
+    pub given: i64,
+    /// What they seem to count from.
+    pub likely: i64,
+}
+
+impl fmt::Display for OtherFirstLabelId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the gold labels seem to be ids that count from {}, not from {}", self.likely, self.given)
+    }
+}
+
+impl std::error::Error for OtherFirstLabelId {}
 
 /// How many records were left out, by reason.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -36,9 +54,9 @@ pub struct LeftOutCounts {
     pub blank_text: u64,
     /// See [`LeftOut::MalformedRecord`].
     pub malformed_record: u64,
-    /// See [`LeftOut::NoGoldLabel`].
+    /// The gold label is empty.
     pub no_gold_label: u64,
-    /// See [`LeftOut::UnknownGoldLabel`].
+    /// The gold label is not one of the model's.
     pub unknown_gold_label: u64,
 }
 
@@ -49,56 +67,93 @@ impl LeftOutCounts {
     }
 }
 
-/// What has been seen of one bin of top scores.
-#[derive(Debug, Clone, Copy, Default)]
-struct ScoreBin {
-    count: u64,
-    correct: u64,
-    score_sum: f64,
-}
-
-/// The sums from which every figure follows.
+/// Everything that was observed, from which every figure follows.
 #[derive(Debug, Clone)]
 pub struct Evaluation {
     labels: Vec<String>,
-    score_function: ScoreFunction,
-    /// (gold, predicted) to how many. Only the pairs that occur: a checkpoint may have tens of thousands of classes,
-    /// whose full matrix would not fit in memory.
-    confusion: BTreeMap<(usize, usize), u64>,
-    negative_log_likelihood: f64,
-    bins: [ScoreBin; CALIBRATION_BINS],
+    kind: Kind,
     left_out: LeftOutCounts,
 }
 
+#[derive(Debug, Clone)]
+enum Kind {
+    Classes(GoldLabels, classes::Sums),
+    LabelSets(GoldLabels, label_sets::Sums),
+    Values(values::Pairs),
+}
+
+/// The figures, by kind of evaluation.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Metrics {
+    /// One class per text.
+    Classes(classes::Metrics),
+    /// A set of labels per text.
+    LabelSets(label_sets::Metrics),
+    /// A number per text.
+    Values(values::Metrics),
+}
+
 impl Evaluation {
-    /// Nothing seen yet, for a classifier with these labels in id order.
-    pub fn new(labels: &[String], score_function: ScoreFunction) -> Evaluation {
-        Evaluation {
-            labels: labels.to_vec(),
-            score_function,
-            confusion: BTreeMap::new(),
-            negative_log_likelihood: 0.0,
-            bins: [ScoreBin::default(); CALIBRATION_BINS],
-            left_out: LeftOutCounts::default(),
-        }
+    /// For a model that gives each text one of `labels` (in id order). Gold ids count from `first_label_id`.
+    ///
+    /// Memory grows with the pairs of gold and predicted class that occur, not with the number of texts.
+    pub fn of_classes(labels: &[String], first_label_id: i64, score_function: ScoreFunction) -> Evaluation {
+        let gold = GoldLabels::new(labels, first_label_id);
+        Evaluation::new(labels, Kind::Classes(gold, classes::Sums::new(labels.len(), score_function)))
     }
 
-    /// Counts one text whose class is `gold`, an index into the labels (as [`gold::GoldLabels::parse`] gives it).
+    /// For a model that gives each text any number of `labels` (in id order). Gold ids count from `first_label_id`.
+    pub fn of_label_sets(labels: &[String], first_label_id: i64) -> Evaluation {
+        let gold = GoldLabels::new(labels, first_label_id);
+        Evaluation::new(labels, Kind::LabelSets(gold, label_sets::Sums::new(labels.len())))
+    }
+
+    /// For a model with one output, a number. Rank correlation needs all of them: memory grows by 16 bytes per text.
+    pub fn of_values() -> Evaluation {
+        Evaluation::new(&[], Kind::Values(values::Pairs::default()))
+    }
+
+    fn new(labels: &[String], kind: Kind) -> Evaluation {
+        Evaluation { labels: labels.to_vec(), kind, left_out: LeftOutCounts::default() }
+    }
+
+    /// Compares one prediction with `gold`, the gold label as it stands in the data. A blank one is counted as left out.
     ///
-    /// The prediction's best class is what counts as predicted. A score that is not a number counts as 0.
-    pub fn observe(&mut self, gold: usize, prediction: &Prediction) {
-        debug_assert!(gold < self.labels.len(), "gold label {gold} of {}", self.labels.len());
-        let best = prediction.best();
-        *self.confusion.entry((gold, best.label_id)).or_insert(0) += 1;
+    /// `decided` are the ids of the labels that the text was given. With one class per text that is the best one, or
+    /// nothing if its score was too low: accuracy still counts the best class, coverage and selective accuracy count
+    /// what was decided. With a model of one output the prediction's only score is the value, and `decided` is not read.
+    ///
+    /// # Errors
+    /// If the model has no such label. The record is counted as left out for that reason; it is not malformed.
+    pub fn observe(&mut self, gold: &str, prediction: &Prediction, decided: &[usize]) -> Result<(), UnknownGold> {
+        if gold.trim().is_empty() {
+            self.left_out.no_gold_label += 1;
+            return Ok(());
+        }
+        let outcome = match &mut self.kind {
+            Kind::Classes(labels, sums) => {
+                labels.parse(gold).map(|gold| sums.observe(gold, prediction, !decided.is_empty()))
+            }
+            Kind::LabelSets(labels, sums) => labels.parse_set(gold).map(|gold| sums.observe(&gold, decided)),
+            Kind::Values(pairs) => {
+                gold::parse_value(gold).map(|gold| pairs.observe(gold, f64::from(prediction.best().score)))
+            }
+        };
+        self.left_out.unknown_gold_label += u64::from(outcome.is_err());
+        outcome
+    }
 
-        let gold_score = prediction.ranking.iter().find(|scored| scored.label_id == gold).map_or(0.0, |s| s.score);
-        self.negative_log_likelihood -= f64::from(clip(gold_score)).ln();
-
-        let top_score = if best.score.is_nan() { 0.0 } else { best.score };
-        let bin = &mut self.bins[bin_of(top_score)];
-        bin.count += 1;
-        bin.correct += u64::from(best.label_id == gold);
-        bin.score_sum += f64::from(top_score);
+    /// Checks a gold label without counting it.
+    ///
+    /// # Errors
+    /// As [`Evaluation::observe`].
+    pub fn check(&mut self, gold: &str) -> Result<(), UnknownGold> {
+        match &mut self.kind {
+            _ if gold.trim().is_empty() => Ok(()),
+            Kind::Classes(labels, _) => labels.parse(gold).map(drop),
+            Kind::LabelSets(labels, _) => labels.parse_set(gold).map(drop),
+            Kind::Values(_) => gold::parse_value(gold).map(drop),
+        }
     }
 
     /// Counts one record that cannot be evaluated.
@@ -106,54 +161,88 @@ impl Evaluation {
         match why {
             LeftOut::BlankText => self.left_out.blank_text += 1,
             LeftOut::MalformedRecord => self.left_out.malformed_record += 1,
-            LeftOut::NoGoldLabel => self.left_out.no_gold_label += 1,
-            LeftOut::UnknownGoldLabel => self.left_out.unknown_gold_label += 1,
+        }
+    }
+
+    /// How many records were left out so far.
+    pub fn left_out(&self) -> LeftOutCounts {
+        self.left_out
+    }
+
+    /// The first id that the gold ids seen so far seem to count from, if it is not the one that was given: the data then
+    /// has ids that the model lacks, and all of them are right when counted from this one. Only 0 and 1 are considered.
+    pub fn likely_first_label_id(&self) -> Option<i64> {
+        match &self.kind {
+            Kind::Classes(labels, _) | Kind::LabelSets(labels, _) => labels.likely_first_label_id(),
+            Kind::Values(_) => None,
         }
     }
 
     /// The figures of all that was observed so far.
     pub fn metrics(&self) -> Metrics {
-        Metrics::of(self)
+        match &self.kind {
+            Kind::Classes(_, sums) => Metrics::Classes(sums.metrics()),
+            Kind::LabelSets(_, sums) => Metrics::LabelSets(sums.metrics()),
+            Kind::Values(pairs) => Metrics::Values(pairs.metrics()),
+        }
+    }
+
+    /// The same figures with their names, to be read.
+    pub fn view(&self) -> View {
+        View::new(&self.metrics(), &self.labels, self.left_out)
     }
 }
 
-/// Into [eps, 1 - eps], where eps is the spacing of float32 numbers at 1: the rule of scikit-learn's `log_loss` for
-/// float32 probabilities. One confident mistake then costs 15.9 and not infinity.
-fn clip(score: f32) -> f32 {
-    if score.is_nan() {
-        return f32::EPSILON;
+impl Metrics {
+    /// Texts with both a prediction and a gold label.
+    pub fn evaluated(&self) -> u64 {
+        match self {
+            Metrics::Classes(metrics) => metrics.evaluated,
+            Metrics::LabelSets(metrics) => metrics.evaluated,
+            Metrics::Values(metrics) => metrics.evaluated,
+        }
     }
-    score.clamp(f32::EPSILON, 1.0 - f32::EPSILON)
-}
-
-/// The bin of a top score: bin m of M holds the scores in ((m - 1) / M, m / M], and the first one 0 as well.
-///
-/// The product is exact in float64 (24 bits times 4), so a score at a bin's edge never falls on the wrong side.
-fn bin_of(score: f32) -> usize {
-    let place = (f64::from(score) * CALIBRATION_BINS as f64).ceil();
-    (place as usize).clamp(1, CALIBRATION_BINS) - 1
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn bins_are_closed_on_the_right() {
-        assert_eq!(bin_of(0.0), 0);
-        assert_eq!(bin_of(1e-9), 0);
-        assert_eq!(bin_of(0.2), 3, "0.2 in float32 lies above 3/15");
-        assert_eq!(bin_of(0.5), 7);
-        assert_eq!(bin_of(0.6), 9, "0.6 in float32 lies above 9/15");
-        assert_eq!(bin_of(1.0 - f32::EPSILON), 14);
-        assert_eq!(bin_of(1.0), 14);
+    fn labels() -> Vec<String> {
+        ["World", "Sports"].map(str::to_owned).to_vec()
+    }
+
+    fn prediction() -> Prediction {
+        Prediction::from_logits(&[0.0, 2.0], ScoreFunction::Softmax, false)
     }
 
     #[test]
-    fn scores_are_clipped_as_scikit_learn_clips_float32() {
-        assert_eq!(clip(0.0), 2f32.powi(-23));
-        assert_eq!(clip(1.0), 1.0 - 2f32.powi(-23));
-        assert_eq!(clip(0.25), 0.25);
-        assert_eq!(clip(f32::NAN), 2f32.powi(-23));
+    fn what_cannot_be_compared_is_counted_by_reason() {
+        let mut evaluation = Evaluation::of_classes(&labels(), 0, ScoreFunction::Softmax);
+        evaluation.leave_out(LeftOut::BlankText);
+        evaluation.leave_out(LeftOut::MalformedRecord);
+        evaluation.observe(" ", &prediction(), &[1]).unwrap();
+        evaluation.observe("", &prediction(), &[1]).unwrap();
+        assert!(evaluation.observe("Cooking", &prediction(), &[1]).is_err());
+        evaluation.observe("sports", &prediction(), &[1]).unwrap();
+        let expected = LeftOutCounts { blank_text: 1, malformed_record: 1, no_gold_label: 2, unknown_gold_label: 1 };
+        assert_eq!((evaluation.left_out(), expected.total()), (expected, 5));
+        assert_eq!(evaluation.metrics().evaluated(), 1);
+    }
+
+    #[test]
+    fn each_kind_reads_its_own_gold() {
+        let mut sets = Evaluation::of_label_sets(&labels(), 0);
+        sets.observe("[\"world\", 1]", &prediction(), &[0, 1]).unwrap();
+        let Metrics::LabelSets(metrics) = sets.metrics() else { panic!("label sets") };
+        assert_eq!(metrics.subset_accuracy.unwrap().value, 1.0);
+
+        let mut values = Evaluation::of_values();
+        let one =
+            Prediction { ranking: vec![crate::prediction::ScoredLabel { label_id: 0, score: 0.5 }], truncated: false };
+        values.observe("1.5", &one, &[]).unwrap();
+        assert!(values.observe("good", &one, &[]).unwrap_err().to_string().contains("not a number"));
+        let Metrics::Values(metrics) = values.metrics() else { panic!("values") };
+        assert_eq!((metrics.mean_squared_error, metrics.pearson), (Some(1.0), None));
     }
 }

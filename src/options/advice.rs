@@ -2,6 +2,7 @@
 //! knows options by name.
 
 use super::Incomplete;
+use crate::evaluation::OtherFirstLabelId;
 use crate::output::file::ResumeError;
 use crate::source::FieldError;
 use std::path::Path;
@@ -10,6 +11,9 @@ use std::path::Path;
 pub fn for_error(error: &anyhow::Error) -> Option<String> {
     if let Some(Incomplete { partial }) = error.downcast_ref() {
         return Some(unfinished(partial));
+    }
+    if let Some(OtherFirstLabelId { likely, .. }) = error.downcast_ref() {
+        return Some(format!("try --first-label-id {likely}"));
     }
     error.downcast_ref().and_then(of_fields).or_else(|| error.downcast_ref().map(of_resuming))
 }

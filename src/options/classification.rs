@@ -2,7 +2,7 @@
 
 use super::environment::Environment;
 use super::{positive, usage, UsageError};
-use crate::cli::{self, Cli};
+use crate::cli::{self, Cli, CommandLine};
 use crate::decision::{DecisionOptions, Unsure};
 use crate::evaluation::report;
 use crate::output::{Columns, Format, RecordOptions};
@@ -32,6 +32,8 @@ pub struct ClassificationOptions {
     pub shows_progress: bool,
     /// The options that the records depend on, as they were typed: what a run that continues another must repeat.
     pub settings: Vec<(String, String)>,
+    /// The command line as a shell would take it, for the report.
+    pub command: String,
 }
 
 /// What happens at a malformed record.
@@ -90,8 +92,7 @@ const WITHOUT_EFFECT_ON_RECORDS: [&str; 12] = [
 
 /// Resolves the part of the command line that is about records.
 pub(super) fn resolve(
-    cli: &Cli,
-    given: &[(String, String)],
+    CommandLine { cli, given, typed }: &CommandLine,
     environment: &Environment,
 ) -> Result<ClassificationOptions, UsageError> {
     let inputs = inputs(&cli.texts, &cli.files)?;
@@ -108,6 +109,7 @@ pub(super) fn resolve(
         decision: decision(cli)?,
         shows_progress: !is_terminal,
         settings: given.iter().filter(depend).cloned().collect(),
+        command: typed.clone(),
         destination,
         evaluation,
         inputs,

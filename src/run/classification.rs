@@ -33,13 +33,21 @@ pub(super) fn classify(
     let output = Output::open(&task.destination)?;
     let report = open_report(task.evaluation.as_ref())?;
     let total_bytes = task.inputs.total_bytes();
-    let (data, input_states) = (task.inputs.to_string(), input_states(&task.inputs));
+    let input_states = input_states(&task.inputs);
+    let mut about = About {
+        model: checkpoint.to_string(),
+        data: task.inputs.to_string(),
+        command: task.command,
+        ..About::default()
+    };
     // Nobody reads a file that is not complete yet, and its windows must not depend on timing.
     let limits = WindowLimits { waits: output.partial().is_some(), ..WindowLimits::default() };
     let source = Source::open(task.inputs, task.reading, limits)?;
-    let model = checkpoint.to_string();
     let loaded = load(checkpoint, &computing, &progress, output.partial().is_some())?;
     let classifier = loaded.classifier;
+    about.revision = loaded.revision.unwrap_or_default();
+    about.dtype = classifier.backend().to_string();
+    about.date = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let decider = Decider::new(classifier.labels(), task.decision);
     let settings = [loaded.identity, task.settings].concat();
     let partial = output.partial().map(PathBuf::from);
@@ -59,7 +67,7 @@ pub(super) fn classify(
         return Err(explained(error, partial.filter(|_| can_resume)));
     }
     if let Some(evaluator) = run.evaluator {
-        evaluator.conclude(&About { model, data })?;
+        evaluator.conclude(&about)?;
     }
     run.faults.conclude()
 }
@@ -104,20 +112,20 @@ impl Pipeline {
         }
         for ((record, prediction), decision) in window.records().zip(&predictions).zip(&decisions) {
             let evaluator = self.evaluator.as_mut();
-            let unknown =
-                evaluator.and_then(|evaluator| evaluator.observe(record, prediction.as_ref(), decision.as_ref()));
+            let outcome = evaluator.map(|evaluator| evaluator.observe(record, prediction.as_ref(), decision.as_ref()));
+            let unknown = outcome.and_then(Result::err);
             self.faults.tell(record, prediction.as_ref(), unknown.as_ref(), &self.progress);
         }
         fault.map_or(Ok(()), |(_, error)| Err(error))
     }
 
     /// The place of the first faulty record, and what is wrong with it, if the run is to stop there.
-    fn first_fault(&self, window: &Window) -> Option<(usize, anyhow::Error)> {
+    fn first_fault(&mut self, window: &Window) -> Option<(usize, anyhow::Error)> {
         if !self.faults.is_strict() {
             return None;
         }
         window.records().enumerate().find_map(|(place, record)| {
-            let unknown = self.evaluator.as_ref().and_then(|evaluator| evaluator.gold(record).err());
+            let unknown = self.evaluator.as_mut().and_then(|evaluator| evaluator.check(record).err());
             let fault = match (&record.content, unknown) {
                 (Content::Malformed(reason), _) => reason.clone(),
                 (_, Some(unknown)) => unknown.to_string(),

@@ -1,26 +1,26 @@
 //! Compares predictions with the gold labels of the input.
 
+use super::print;
 use crate::classifier::Classifier;
 use crate::decision::Decision;
-use crate::evaluation::gold::{GoldLabels, UnknownGoldLabel};
+use crate::evaluation::gold::UnknownGold;
 use crate::evaluation::report::About;
-use crate::evaluation::{Evaluation, LeftOut};
+use crate::evaluation::{Evaluation, LeftOut, OtherFirstLabelId};
 use crate::options::EvaluationOptions;
 use crate::output::file::WholeFile;
 use crate::prediction::Prediction;
 use crate::source::{Content, Record};
-use anyhow::{ensure, Result};
+use anyhow::{bail, ensure, Result};
 use std::io::{self, Write};
 
 /// The evaluation of one run, if the user asked for one.
 pub(super) struct Evaluator {
-    gold: GoldLabels,
     evaluation: Evaluation,
     options: EvaluationOptions,
     report: Option<WholeFile>,
 }
 
-/// Opens the file for the report: a fault there is told before a model is loaded.
+/// Opens the file for the report: a fault there is an error before a model is loaded.
 ///
 /// # Errors
 /// As [`WholeFile::create`].
@@ -31,70 +31,65 @@ pub(super) fn open_report(options: Option<&EvaluationOptions>) -> Result<Option<
 
 impl Evaluator {
     pub(super) fn new(options: EvaluationOptions, report: Option<WholeFile>, classifier: &Classifier) -> Evaluator {
-        let labels = classifier.labels();
-        Evaluator {
-            gold: GoldLabels::new(labels, options.first_label_id),
-            evaluation: Evaluation::new(labels, classifier.score_function()),
-            options,
-            report,
-        }
+        let (labels, score_function) = (classifier.labels(), classifier.score_function());
+        let evaluation = Evaluation::of_classes(labels, options.first_label_id, score_function);
+        Evaluator { evaluation, options, report }
     }
 
-    /// The class that the record's gold label names: `None` if it has none.
+    /// Checks a record's gold label without counting it.
     ///
     /// # Errors
-    /// If the model has no such class.
-    pub(super) fn gold(&self, record: &Record) -> Result<Option<usize>, UnknownGoldLabel> {
-        let gold = record.gold.as_deref().unwrap_or_default();
-        match gold.trim().is_empty() || matches!(record.content, Content::Malformed(_)) {
-            true => Ok(None),
-            false => self.gold.parse(gold).map(Some),
+    /// If the model has no such label.
+    pub(super) fn check(&mut self, record: &Record) -> Result<(), UnknownGold> {
+        match record.content {
+            Content::Text(_) => self.evaluation.check(record.gold.as_deref().unwrap_or_default()),
+            Content::Blank(_) | Content::Malformed(_) => Ok(()),
         }
     }
 
-    /// Compares one record; the reason if its gold label is unknown.
+    /// Compares one record.
+    ///
+    /// # Errors
+    /// If the model has no such label as the record's gold label.
     pub(super) fn observe(
         &mut self,
         record: &Record,
         prediction: Option<&Prediction>,
-        _decision: Option<&Decision<'_>>,
-    ) -> Option<UnknownGoldLabel> {
-        let why = match (&record.content, prediction, self.gold(record)) {
-            (Content::Malformed(_), ..) => LeftOut::MalformedRecord,
-            (_, None, _) => LeftOut::BlankText,
-            (_, _, Ok(None)) => LeftOut::NoGoldLabel,
-            (_, _, Err(unknown)) => {
-                self.evaluation.leave_out(LeftOut::UnknownGoldLabel);
-                return Some(unknown);
-            }
-            (_, Some(prediction), Ok(Some(gold))) => {
-                self.evaluation.observe(gold, prediction);
-                return None;
-            }
+        decision: Option<&Decision<'_>>,
+    ) -> Result<(), UnknownGold> {
+        let Some(prediction) = prediction else {
+            self.evaluation.leave_out(match record.content {
+                Content::Malformed(_) => LeftOut::MalformedRecord,
+                Content::Text(_) | Content::Blank(_) => LeftOut::BlankText,
+            });
+            return Ok(());
         };
-        self.evaluation.leave_out(why);
-        None
+        let decided: Vec<usize> = decision.and_then(|decision| decision.answer.label_id).into_iter().collect();
+        self.evaluation.observe(record.gold.as_deref().unwrap_or_default(), prediction, &decided)
     }
 
     /// Prints the evaluation and writes the report.
     ///
     /// # Errors
-    /// If there is nothing to evaluate, or the output fails.
+    /// If there is nothing to evaluate, the gold ids seem to count from another number, or the output fails.
     pub(super) fn conclude(self, about: &About) -> Result<()> {
-        let metrics = self.evaluation.metrics();
+        if let Some(likely) = self.evaluation.likely_first_label_id() {
+            bail!(OtherFirstLabelId { given: self.options.first_label_id, likely });
+        }
         ensure!(
-            metrics.evaluated > 0,
+            self.evaluation.metrics().evaluated() > 0,
             "there is nothing to evaluate: no record has both a text and a known gold label in {:?}",
             self.options.label_field
         );
+        let view = self.evaluation.view();
         if self.options.to_stdout {
-            super::print(metrics.to_string().as_bytes())?;
+            print(view.to_string().as_bytes())?;
         } else {
             // A closed standard error is no reason to fail.
-            let _ = write!(io::stderr(), "{metrics}");
+            let _ = write!(io::stderr(), "{view}");
         }
         if let (Some(mut file), Some((_, format))) = (self.report, &self.options.report) {
-            file.write(format.render(&metrics, about).as_bytes())?;
+            file.write(format.render(&view, about).as_bytes())?;
             file.publish()?;
         }
         Ok(())

@@ -1,12 +1,11 @@
 //! Reports faults of the input, and counts what is told at the end.
 
-use crate::evaluation::gold::UnknownGoldLabel;
+use crate::evaluation::gold::UnknownGold;
 use crate::options::MalformedPolicy;
 use crate::prediction::Prediction;
 use crate::progress::Progress;
 use crate::source::{Content, Record};
 use anyhow::{bail, Result};
-use std::fmt;
 
 /// Faults reported one by one; of the others only the number is told.
 const FAULTS_TOLD: u64 = 10;
@@ -45,7 +44,7 @@ impl Faults {
         &mut self,
         record: &Record,
         prediction: Option<&Prediction>,
-        unknown_gold: Option<&UnknownGoldLabel>,
+        unknown_gold: Option<&UnknownGold>,
         progress: &Progress,
     ) {
         self.records += 1;
@@ -53,19 +52,22 @@ impl Faults {
         self.invalid_utf8 += u64::from(record.was_invalid_utf8);
         if let Content::Malformed(reason) = &record.content {
             self.malformed += 1;
+            self.told += 1;
             self.report(record, reason, progress);
         }
         if let Some(unknown) = unknown_gold {
             self.unknown_gold += 1;
-            self.report(record, unknown, progress);
+            // One shows what is wrong with all of them.
+            if self.unknown_gold == 1 {
+                progress.fault(&format!("{}: {unknown}; more of these are only counted", record.origin));
+            }
         }
     }
 
-    fn report(&mut self, record: &Record, fault: &dyn fmt::Display, progress: &Progress) {
-        self.told += 1;
+    fn report(&self, record: &Record, reason: &str, progress: &Progress) {
         match self.told {
-            ..=FAULTS_TOLD => progress.fault(&format!("{}: {fault}", record.origin)),
-            told if told == FAULTS_TOLD + 1 => progress.fault("further faults are only counted"),
+            ..=FAULTS_TOLD => progress.fault(&format!("{}: {reason}", record.origin)),
+            told if told == FAULTS_TOLD + 1 => progress.fault("further malformed records are only counted"),
             _ => {}
         }
     }
@@ -86,18 +88,21 @@ impl Faults {
     /// If there was a fault.
     pub(super) fn conclude(&self) -> Result<()> {
         let all = self.records;
-        match (self.malformed, self.unknown_gold) {
-            (0, 0) => Ok(()),
-            (1, 0) if all == 1 => bail!("the only record is malformed"),
-            (0, unknown) => bail!(
-                "{} of {all} records {} a gold label that the model does not have",
-                unknown,
-                if unknown == 1 { "has" } else { "have" }
-            ),
-            (malformed, _) => bail!(
-                "{malformed} of {all} records {} malformed; the others are classified",
-                if malformed == 1 { "is" } else { "are" }
-            ),
+        let malformed = match self.malformed {
+            0 => None,
+            1 if all == 1 => Some("the only record is malformed".to_owned()),
+            1 => Some(format!("1 of {all} records is malformed")),
+            count => Some(format!("{count} of {all} records are malformed")),
+        };
+        let unknown = match self.unknown_gold {
+            0 => None,
+            1 => Some("1 gold label is not one of the model's".to_owned()),
+            count => Some(format!("{count} gold labels are not any of the model's")),
+        };
+        match (malformed, unknown) {
+            (None, None) => Ok(()),
+            (Some(one), None) | (None, Some(one)) => bail!("{one}; everything else is done"),
+            (Some(malformed), Some(unknown)) => bail!("{malformed}, and {unknown}; everything else is done"),
         }
     }
 }

@@ -1,12 +1,15 @@
 //! The figures of an evaluation against scikit-learn's and scipy's, on the same predictions.
 
 use agnews::checkpoint::config::ScoreFunction;
-use agnews::evaluation::metrics::Metrics;
-use agnews::evaluation::Evaluation;
+use agnews::evaluation::classes::Metrics;
+use agnews::evaluation::shares::PerLabel;
+use agnews::evaluation::{self, Evaluation};
 use agnews::prediction::{Prediction, ScoredLabel};
 use serde_json::Value;
 
 const PREDICTIONS: &str = include_str!("../fixtures/evaluation/predictions.jsonl");
+const LABEL_SETS: &str = include_str!("../fixtures/evaluation/label_sets.jsonl");
+const VALUES: &str = include_str!("../fixtures/evaluation/values.jsonl");
 const EXPECTED: &str = include_str!("../fixtures/evaluation/expected.json");
 
 /// A few roundings of float64 apart, whatever the order of the sums.
@@ -21,19 +24,48 @@ fn prediction(scores: &[f32]) -> Prediction {
     Prediction { ranking, truncated: false }
 }
 
-/// The figures of one case of `predictions.jsonl`.
-fn evaluate(case: &str, classes: usize) -> Metrics {
-    let labels: Vec<String> = (0..classes).map(|id| format!("class {id}")).collect();
-    let mut evaluation = Evaluation::new(&labels, ScoreFunction::Softmax);
-    for line in PREDICTIONS.lines() {
-        let line: Value = serde_json::from_str(line).unwrap();
-        if line["case"] == case {
-            let scores: Vec<f32> =
-                line["scores"].as_array().unwrap().iter().map(|score| score.as_f64().unwrap() as f32).collect();
-            evaluation.observe(line["gold"].as_u64().unwrap() as usize, &prediction(&scores));
-        }
+fn names(labels: usize) -> Vec<String> {
+    (0..labels).map(|id| format!("class {id}")).collect()
+}
+
+/// Gold label and scores of the texts of one case.
+fn texts(lines: &'static str, case: &str) -> Vec<(String, Vec<f32>)> {
+    let lines = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let scores = |line: &Value| -> Vec<f32> {
+        line["scores"].as_array().unwrap().iter().map(|score| score.as_f64().unwrap() as f32).collect()
+    };
+    lines.filter(|line| line["case"] == case).map(|line| (line["gold"].to_string(), scores(&line))).collect()
+}
+
+/// The figures of one case of `predictions.jsonl`; only scores of at least `min_score` are answers.
+fn evaluate(case: &str, classes: usize, min_score: f32) -> Metrics {
+    let mut evaluation = Evaluation::of_classes(&names(classes), 0, ScoreFunction::Softmax);
+    for (gold, scores) in texts(PREDICTIONS, case) {
+        let prediction = prediction(&scores);
+        let best = prediction.best();
+        let decided = [best.label_id];
+        let decided = if best.score < min_score { &[] } else { &decided[..] };
+        evaluation.observe(&gold, &prediction, decided).unwrap();
     }
-    evaluation.metrics()
+    match evaluation.metrics() {
+        evaluation::Metrics::Classes(metrics) => metrics,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn assert_label_scores(case: &str, ours: &PerLabel, theirs: &Value) {
+    let close = |what: &str, ours: f64, theirs: &Value| assert_close(case, what, ours, theirs, TOLERANCE);
+    for (id, (scores, counts)) in ours.scores.iter().zip(&ours.counts).enumerate() {
+        close("precision", scores.precision, &theirs["precision"][id]);
+        close("recall", scores.recall, &theirs["recall"][id]);
+        close("F1", scores.f1, &theirs["f1"][id]);
+        assert_eq!(counts.support, theirs["support"][id].as_u64().unwrap(), "{case}");
+    }
+    for (name, average) in [("macro", ours.macro_average.unwrap()), ("micro", ours.micro_average.unwrap())] {
+        close(name, average.precision, &theirs[name][0]);
+        close(name, average.recall, &theirs[name][1]);
+        close(name, average.f1, &theirs[name][2]);
+    }
 }
 
 fn assert_close(case: &str, what: &str, ours: f64, theirs: &Value, tolerance: f64) {
@@ -44,11 +76,11 @@ fn assert_close(case: &str, what: &str, ours: f64, theirs: &Value, tolerance: f6
 #[test]
 fn figures_equal_those_of_scikit_learn() {
     let expected: Value = serde_json::from_str(EXPECTED).unwrap();
-    let cases = expected.as_object().unwrap();
+    let cases = expected["classes"].as_object().unwrap();
     assert!(cases.len() >= 4, "{} cases", cases.len());
     for (case, expected) in cases {
         let classes = expected["classes"].as_u64().unwrap() as usize;
-        let metrics = evaluate(case, classes);
+        let metrics = evaluate(case, classes, 0.5);
         let close = |what: &str, ours: f64, theirs: &Value| assert_close(case, what, ours, theirs, TOLERANCE);
 
         assert_eq!(metrics.evaluated, expected["evaluated"].as_u64().unwrap(), "{case}");
@@ -56,20 +88,19 @@ fn figures_equal_those_of_scikit_learn() {
         close("accuracy", accuracy.value, &expected["accuracy"]);
         close("lower bound", accuracy.low, &expected["interval"][0]);
         close("upper bound", accuracy.high, &expected["interval"][1]);
+        close("coverage", metrics.coverage.unwrap(), &expected["coverage"]);
+        match metrics.selective_accuracy {
+            Some(share) => close("selective accuracy", share.value, &expected["selective_accuracy"]),
+            None => assert!(expected["selective_accuracy"].is_null(), "{case}"),
+        }
 
-        let average = metrics.macro_average.unwrap();
-        close("macro precision", average.precision, &expected["macro"][0]);
-        close("macro recall", average.recall, &expected["macro"][1]);
-        close("macro F1", average.f1, &expected["macro"][2]);
-        for (id, class) in metrics.classes.iter().enumerate() {
-            let scores = class.scores.unwrap();
-            close("precision", scores.precision, &expected["precision"][id]);
-            close("recall", scores.recall, &expected["recall"][id]);
-            close("F1", scores.f1, &expected["f1"][id]);
-            assert_eq!(class.support, expected["support"][id].as_u64().unwrap(), "{case}");
+        assert_eq!(metrics.per_class.scores.len(), classes);
+        assert_label_scores(case, &metrics.per_class, expected);
+        for gold in 0..classes {
             for predicted in 0..classes {
-                let theirs = expected["confusion"][id][predicted].as_u64().unwrap();
-                assert_eq!(metrics.confusion.count(id, predicted), theirs, "{case}: gold {id}, predicted {predicted}");
+                let theirs = expected["confusion"][gold][predicted].as_u64().unwrap();
+                let ours = metrics.confusion.count(gold, predicted);
+                assert_eq!(ours, theirs, "{case}: gold {gold}, predicted {predicted}");
             }
         }
 
@@ -84,12 +115,61 @@ fn figures_equal_those_of_scikit_learn() {
     }
 }
 
+#[test]
+fn figures_of_label_sets_equal_those_of_scikit_learn() {
+    let expected: Value = serde_json::from_str(EXPECTED).unwrap();
+    let cases = expected["label_sets"].as_object().unwrap();
+    assert!(cases.len() >= 2, "{} cases", cases.len());
+    for (case, expected) in cases {
+        let labels = expected["labels"].as_u64().unwrap() as usize;
+        let mut evaluation = Evaluation::of_label_sets(&names(labels), 0);
+        for (gold, scores) in texts(LABEL_SETS, case) {
+            let decided: Vec<usize> = (0..labels).filter(|&id| scores[id] >= 0.5).collect();
+            evaluation.observe(&gold, &prediction(&scores), &decided).unwrap();
+        }
+        let evaluation::Metrics::LabelSets(metrics) = evaluation.metrics() else { panic!("label sets") };
+        assert_eq!(metrics.evaluated, expected["evaluated"].as_u64().unwrap(), "{case}");
+        let close = |what: &str, ours: f64| assert_close(case, what, ours, &expected[what], TOLERANCE);
+        close("subset_accuracy", metrics.subset_accuracy.unwrap().value);
+        close("hamming_loss", metrics.hamming_loss.unwrap());
+        assert_label_scores(case, &metrics.per_label, expected);
+    }
+}
+
+#[test]
+fn figures_of_values_equal_those_of_scipy() {
+    let expected: Value = serde_json::from_str(EXPECTED).unwrap();
+    let cases = expected["values"].as_object().unwrap();
+    assert!(cases.len() >= 3, "{} cases", cases.len());
+    for (case, expected) in cases {
+        let mut evaluation = Evaluation::of_values();
+        for (gold, scores) in texts(VALUES, case) {
+            evaluation.observe(&gold, &prediction(&scores), &[]).unwrap();
+        }
+        let evaluation::Metrics::Values(metrics) = evaluation.metrics() else { panic!("values") };
+        assert_eq!(metrics.evaluated, expected["evaluated"].as_u64().unwrap(), "{case}");
+        let figures = [
+            ("pearson", metrics.pearson),
+            ("spearman", metrics.spearman),
+            ("mean_squared_error", metrics.mean_squared_error),
+        ];
+        for (what, ours) in figures {
+            match ours {
+                // Relative, for values far from 1.
+                Some(ours) => {
+                    let tolerance = TOLERANCE * ours.abs().max(1.0);
+                    assert_close(case, what, ours, &expected[what], tolerance);
+                }
+                None => assert!(expected[what].is_null(), "{case}: {what}"),
+            }
+        }
+    }
+}
+
 /// The fixture has what it is there for: a class that is never predicted and one that is never gold.
 #[test]
 fn the_mixed_case_has_empty_rows_and_columns() {
-    let metrics = evaluate("mixed", 5);
-    assert_eq!(metrics.classes[3].predicted, 0);
-    assert!(metrics.classes[3].support > 0);
-    assert_eq!(metrics.classes[4].support, 0);
-    assert!(metrics.classes[4].predicted > 0);
+    let counts = evaluate("mixed", 5, 0.0).per_class.counts;
+    assert_eq!((counts[3].predicted, counts[4].support), (0, 0));
+    assert!(counts[3].support > 0 && counts[4].predicted > 0);
 }

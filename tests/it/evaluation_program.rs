@@ -40,7 +40,13 @@ fn report(data: &Data, name: &str, prepare: impl FnOnce(Agnews) -> Agnews) -> (S
 #[test]
 fn the_evaluation_follows_the_results_or_stands_alone() {
     let results = "1\tSports\n0\tWorld\n2\tBusiness\n3\tSci/Tech\n1\tSports\n1\tSports\n";
-    let told = ["accuracy 80.00 %", "5 texts evaluated", "1 without a gold label", "100.00 %", "macro average"];
+    let told = [
+        "80.00 % (95 % interval",
+        "texts evaluated             5\n",
+        "1 without a gold label",
+        "100.00 %",
+        "macro average",
+    ];
     evaluating(&data("")).run().success().prints(results).tells(&told);
     evaluating(&data("")).arg("--no-results").run().success().prints_parts(&told);
 }
@@ -52,16 +58,47 @@ fn what_cannot_be_compared_is_counted_and_left_out() {
     assert_eq!(outcome.stdout.lines().count(), 9);
     assert_eq!(outcome.stdout.lines().nth(7), Some("1\tSports"), "an unknown gold label is no fault of the text");
     outcome.tells(&[
-        "test.csv, line 9: the gold label \"9\" is none of the model's 4 labels",
-        "no id from 1 to 4",
+        "test.csv, line 9: the gold label \"9\" is not one of the model's 4 labels",
+        "or an id from 1 to 4",
         "test.csv, line 10: it has 2 fields",
         "1 blank, 1 malformed, 1 without a gold label, 1 with an unknown gold label",
-        "5 texts evaluated",
-        "error: 2 of 9 records are malformed",
+        "texts evaluated             5\n",
+        "error: 1 of 9 records is malformed, and 1 gold label is not one of the model's; everything else is done",
     ]);
     let outcome = evaluating(&data).arg("--strict").run().code_is(1);
     assert_eq!(outcome.stdout.lines().count(), 7);
     outcome.tells(&["line 9"]);
+}
+
+#[test]
+fn a_minimum_score_gives_coverage_and_selective_accuracy() {
+    let (json, outcome) = report(&data(""), "report.json", |agnews| agnews.args(["--min-score", "0.9"]));
+    outcome.success().prints_parts(&["coverage", "selective accuracy"]);
+    let report: Value = serde_json::from_str(&json).unwrap();
+    // The accuracy still speaks of all texts.
+    assert_eq!(report["accuracy"]["value"], 0.8);
+    let records = evaluating(&data("")).args(["--format", "jsonl"]).run().success().stdout;
+    let answers = [(1, 0), (0, 1), (2, 2), (0, 3), (1, 4)].into_iter().filter_map(|(gold, line)| {
+        let record: Value = serde_json::from_str(records.lines().nth(line).unwrap()).unwrap();
+        (record["score"].as_f64().unwrap() >= 0.9).then(|| record["label_id"] == gold)
+    });
+    let answers: Vec<bool> = answers.collect();
+    assert!(!answers.is_empty() && answers.len() < 5, "{} answers", answers.len());
+    assert_eq!(report["coverage"], answers.len() as f64 / 5.0);
+    let correct = answers.iter().filter(|is_correct| **is_correct).count();
+    assert_eq!(report["selective_accuracy"]["value"], correct as f64 / answers.len() as f64);
+}
+
+#[test]
+fn ids_that_count_from_one_are_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("test.csv");
+    let rows: String = (1..=4).map(|id| format!("{id},The striker scored twice.\n")).collect();
+    std::fs::write(&path, format!("gold,text\n{rows}")).unwrap();
+    let run = |args: &[&str]| builtin().arg("-f").arg(&path).args(["--label-field", "gold"]).args(args).run();
+    let outcome = run(&["--no-results"]).code_is(1).prints("");
+    outcome.tells(&["the gold labels seem to be ids that count from 1, not from 0; try --first-label-id 1"]);
+    run(&["--no-results", "--first-label-id", "1"]).success();
 }
 
 #[test]

@@ -1,97 +1,85 @@
 //! The report for machines.
 //!
-//! One object; shares and scores are numbers from 0 to 1, an undefined figure is `null`:
+//! One object. Shares and scores are numbers from 0 to 1, an undefined figure is `null`:
 //!
 //! | field | value |
 //! |---|---|
+//! | `model`, `revision`, `data`, `dtype`, `command`, `date` | where the figures come from; `null` if unknown |
 //! | `agnews` | version of the program |
-//! | `model`, `data` | as the user named them (`data` may be `null`) |
 //! | `evaluated` | number of texts with a prediction and a gold label |
 //! | `left_out` | numbers of records without: `blank_text`, `malformed_record`, `no_gold_label`, `unknown_gold_label` |
+//!
+//! With one class per text:
+//!
+//! | field | value |
+//! |---|---|
 //! | `accuracy` | `value`, and `low` and `high` of its 95 % Wilson interval |
-//! | `macro_average` | `precision`, `recall`, `f1`: unweighted means over all classes |
-//! | `classes` | in id order: `label_id`, `label`, `precision`, `recall`, `f1`, `support`, `predicted` (counts) |
-//! | `confusion_matrix` | rows by gold label, columns by predicted label, counts; `null` above 1000 classes |
-//! | `confusions` | the mistakes that occur, most frequent first: `gold`, `predicted` (ids), `count` |
+//! | `coverage` | share of texts that were given a label: 1 without a minimum score |
+//! | `selective_accuracy` | accuracy among these; `value`, `low`, `high` |
 //! | `log_loss` | mean of -ln(score of the gold label), scores clipped to [2⁻²³, 1 - 2⁻²³]; `null` for a multi-label model |
 //! | `expected_calibration_error` | Guo et al. 2017, over `calibration_bins` |
+//! | `macro_f1` | as in `macro_average` |
+//! | `classes` | in id order: `label`, `label_id`, `precision`, `recall`, `f1`, `support`, `predicted` (counts) |
+//! | `macro_average` | `precision`, `recall`, `f1`: unweighted means over all classes; `support`, `predicted`: sums |
+//! | `mistakes` | those that occur, most frequent first: `gold`, `gold_id`, `predicted`, `predicted_id`, `count` |
+//! | `confusion_matrix` | rows by gold label, columns by predicted label, counts; `null` above 1000 classes |
 //! | `calibration_bins` | lowest first: `low` (exclusive), `high` (inclusive), `count`, `mean_score`, `accuracy` |
+//!
+//! With a set of labels per text: `micro_f1`, `macro_f1`, `subset_accuracy`, `hamming_loss`, `classes`, `micro_average`,
+//! `macro_average`. With a number per text: `pearson`, `spearman`, `mean_squared_error`.
 
 use super::About;
-use crate::evaluation::metrics::{Bin, ClassMetrics, ClassScores, ConfusionMatrix, Metrics, Share};
-use serde_json::{json, Value};
-
-/// More classes than this have no full matrix in the report: it would be millions of zeros.
-const FULL_MATRIX_CLASSES: usize = 1000;
+use crate::evaluation::view::{Table, Value as Figure, View};
+use serde_json::{json, Map, Value};
 
 /// The report, with a final line break.
-pub(super) fn render(metrics: &Metrics, about: &About) -> String {
-    let report = json!({
-        "agnews": env!("CARGO_PKG_VERSION"),
-        "model": about.model,
-        "data": (!about.data.is_empty()).then_some(&about.data),
-        "evaluated": metrics.evaluated,
-        "left_out": {
-            "blank_text": metrics.left_out.blank_text,
-            "malformed_record": metrics.left_out.malformed_record,
-            "no_gold_label": metrics.left_out.no_gold_label,
-            "unknown_gold_label": metrics.left_out.unknown_gold_label,
-        },
-        "accuracy": share(metrics.accuracy),
-        "macro_average": averages(metrics.macro_average),
-        "classes": metrics.classes.iter().enumerate().map(class).collect::<Value>(),
-        "confusion_matrix": matrix(&metrics.confusion, metrics.classes.len()),
-        "confusions": confusions(&metrics.confusion),
-        "log_loss": metrics.log_loss,
-        "expected_calibration_error": metrics.calibration.expected_error,
-        "calibration_bins": metrics.calibration.bins.iter().map(bin).collect::<Value>(),
-    });
-    format!("{report:#}\n")
-}
-
-fn share(share: Option<Share>) -> Value {
-    let get = |of: fn(&Share) -> f64| share.as_ref().map(of);
-    json!({ "value": get(|s| s.value), "low": get(|s| s.low), "high": get(|s| s.high) })
-}
-
-fn averages(scores: Option<ClassScores>) -> Value {
-    let get = |of: fn(&ClassScores) -> f64| scores.as_ref().map(of);
-    json!({ "precision": get(|s| s.precision), "recall": get(|s| s.recall), "f1": get(|s| s.f1) })
-}
-
-fn class((label_id, class): (usize, &ClassMetrics)) -> Value {
-    let get = |of: fn(&ClassScores) -> f64| class.scores.as_ref().map(of);
-    json!({
-        "label_id": label_id,
-        "label": class.label,
-        "precision": get(|s| s.precision),
-        "recall": get(|s| s.recall),
-        "f1": get(|s| s.f1),
-        "support": class.support,
-        "predicted": class.predicted,
-    })
-}
-
-fn matrix(confusion: &ConfusionMatrix, classes: usize) -> Value {
-    if classes > FULL_MATRIX_CLASSES {
-        return Value::Null;
+pub(super) fn render(view: &View, about: &About) -> String {
+    let mut report = Map::new();
+    for (key, _, value) in about.facts() {
+        report.insert(key.to_owned(), if value.is_empty() { Value::Null } else { value.into() });
     }
-    let row = |gold: usize| (0..classes).map(|predicted| confusion.count(gold, predicted)).collect::<Value>();
-    (0..classes).map(row).collect()
+    for figure in &view.figures {
+        report.insert(figure.key.to_owned(), number(&figure.value));
+    }
+    for table in [view.labels_table.clone(), view.mistakes.clone(), view.bins_table()].iter().flatten() {
+        let rows = table.rows.iter().map(|row| object(view, table.columns, row));
+        report.insert(table.key.to_owned(), rows.collect());
+        for (key, _, values) in &table.averages {
+            report.insert((*key).to_owned(), object(view, &table.columns[1..], values));
+        }
+    }
+    if let Some(Table { .. }) = &view.mistakes {
+        report.insert("confusion_matrix".to_owned(), json!(view.matrix.as_ref().map(|matrix| &matrix.counts)));
+    }
+    format!("{:#}\n", Value::Object(report))
 }
 
-fn confusions(confusion: &ConfusionMatrix) -> Value {
-    let pair =
-        |(gold, predicted, count): (usize, usize, u64)| json!({ "gold": gold, "predicted": predicted, "count": count });
-    confusion.most_confused(usize::MAX).into_iter().map(pair).collect()
+/// A row of a table. A label has its name and its id.
+fn object(view: &View, columns: &[(&str, &str)], values: &[Figure]) -> Value {
+    let mut object = Map::new();
+    for ((key, _), value) in columns.iter().zip(values) {
+        if let Figure::Label(id) = value {
+            object.insert((*key).to_owned(), json!(view.labels[*id]));
+            object.insert(format!("{key}_id"), json!(id));
+        } else {
+            object.insert((*key).to_owned(), number(value));
+        }
+    }
+    Value::Object(object)
 }
 
-fn bin(bin: &Bin) -> Value {
-    json!({
-        "low": bin.low,
-        "high": bin.high,
-        "count": bin.count,
-        "mean_score": bin.mean_score,
-        "accuracy": bin.accuracy,
-    })
+fn number(value: &Figure) -> Value {
+    match value {
+        Figure::Label(id) => json!(id),
+        Figure::Count(count) => json!(count),
+        Figure::Share(number) | Figure::Number(number) => json!(number),
+        Figure::Estimate(share) => json!({
+            "value": share.map(|share| share.value),
+            "low": share.map(|share| share.low),
+            "high": share.map(|share| share.high),
+        }),
+        Figure::LeftOut(counts) => {
+            counts.reasons().into_iter().map(|(key, _, count)| (key.to_owned(), json!(count))).collect()
+        }
+    }
 }

@@ -1,90 +1,124 @@
-//! The confusion matrix as a picture.
+//! The confusion matrix: a table on the page, where it can be read aloud, copied and scrolled, and drawn in the picture.
 
-use super::markup::{escape, fit, text_width};
-use super::svg::{text, Panel};
-use super::theme::{shade_of, SHADES, SHADE_STARTS};
-use crate::evaluation::metrics::Metrics;
+use super::picture::{rect, text, Panel};
+use super::theme::{shade, shade_names, SHADES};
+use super::width::{fit, text_width};
+use crate::evaluation::view::{percent, Matrix, Table, View};
+use maud::{html, Markup};
 
-/// Up to here a cell has its count and share as text.
-const WRITTEN_CLASSES: usize = 12;
-/// Up to here there is a matrix; above, a list of the most confused pairs.
-const SHADED_CLASSES: usize = 60;
-const CONFUSED_PAIRS: usize = 20;
-/// The widest a label's name gets, in pixels.
-const LABEL_WIDTH: f64 = 170.0;
-const LABEL_SIZE: f64 = 12.0;
-const COUNT_SIZE: f64 = 14.0;
-const SHARE_SIZE: f64 = 11.0;
-const TITLE: &str = "Confusion matrix";
-const SUBTITLE: &str = "rows: gold label; columns: predicted label";
-/// Below title and subtitle.
-const BODY_TOP: f64 = 48.0;
-const SWATCH_WIDTH: f64 = 36.0;
-/// cos 45° = sin 45°: the slope of names that do not fit above their columns.
-const SLOPE: f64 = std::f64::consts::FRAC_1_SQRT_2;
+/// With more classes than this there is a list of mistakes instead.
+pub(super) const MATRIX_CLASSES: usize = 60;
+/// Up to here a cell has its share of the row below its count.
+const SHARED_CLASSES: usize = 6;
+/// Names of columns up to this width stand level above them.
+const LEVEL_WIDTH: f64 = 76.0;
+const NAME_SIZE: f64 = 12.0;
+/// What the shades stand for.
+const LEGEND: &str = "shade: share of the gold label's texts, in per cent";
 
-/// Where the cells are, in pixels.
+/// Whether the names of the columns fit above them.
+fn is_level(view: &View, matrix: &Matrix) -> bool {
+    let fits = |id| text_width(&view.name(id), NAME_SIZE) <= LEVEL_WIDTH;
+    matrix.counts.len() <= SHARED_CLASSES && (0..matrix.counts.len()).all(fits)
+}
+
+/// What a cell says under the pointer.
+fn told(view: &View, matrix: &Matrix, gold: usize, predicted: usize) -> String {
+    let (count, support) = (matrix.counts[gold][predicted], matrix.support(gold));
+    let share = percent(matrix.share(gold, predicted));
+    format!("{} predicted as {}: {count} of {support} ({share})", view.name(gold), view.name(predicted))
+}
+
+fn share_of_row(share: f64) -> String {
+    format!("{:.1} %", share * 100.0)
+}
+
+/// The matrix as a table, with the F1 of each class at the end of its row.
+pub(super) fn table(view: &View, matrix: &Matrix) -> Markup {
+    let classes = matrix.counts.len();
+    let form = if classes <= SHARED_CLASSES { "matrix roomy" } else { "matrix dense" };
+    let direction = if is_level(view, matrix) { "level" } else { "upright" };
+    html! {
+        div.scroll tabindex="0" role="region" aria-label="Confusion matrix" {
+            table class=(form) {
+                thead {
+                    tr { td {} td {} th.axis colspan=(classes) scope="colgroup" { span { "predicted label" } } td {} }
+                    tr class=(direction) {
+                        td {}
+                        td.head {}
+                        @for id in 0..classes { th scope="col" title=(view.name(id)) { span { (view.name(id)) } } }
+                        th.f1 scope="col" { span { "F1" } }
+                    }
+                }
+                tbody {
+                    @for gold in 0..classes {
+                        tr {
+                            @if gold == 0 { th.axis rowspan=(classes) scope="rowgroup" { span { "gold label" } } }
+                            th.head scope="row" title=(view.name(gold)) { (view.name(gold)) }
+                            @for predicted in 0..classes { (cell(view, matrix, gold, predicted)) }
+                            td.f1 { (view.written(&matrix.f1[gold])) }
+                        }
+                    }
+                }
+            }
+        }
+        p.legend {
+            @for (is_right, name) in [(true, "right"), (false, "mistakes")] {
+                span {
+                    (name)
+                    @for (place, starts) in shade_names(is_right).iter().enumerate() {
+                        b class=(format!("{}{place}", if is_right { "right" } else { "wrong" })) { (starts) }
+                    }
+                }
+            }
+            (LEGEND)
+        }
+    }
+}
+
+fn cell(view: &View, matrix: &Matrix, gold: usize, predicted: usize) -> Markup {
+    let (count, share) = (matrix.counts[gold][predicted], matrix.share(gold, predicted));
+    html! {
+        td class=(shade(share, gold == predicted)) title=(told(view, matrix, gold, predicted)) {
+            (count)
+            @if count > 0 && matrix.counts.len() <= SHARED_CLASSES { small { (share_of_row(share)) } }
+        }
+    }
+}
+
+/// Where the cells are in the picture, in pixels.
 struct Grid {
     left: f64,
     top: f64,
     cell_width: f64,
     cell_height: f64,
-    column_names: ColumnNames,
-    /// Names as they are shown, in rows and columns.
+    is_level: bool,
+    /// Names as they are shown.
     names: Vec<String>,
-    label_size: f64,
 }
 
-/// How the columns' names stand above them.
-#[derive(Clone, Copy, PartialEq)]
-enum ColumnNames {
-    /// As the rows' names: each fits over its column.
-    Level,
-    /// At 45°, easier to read than upright.
-    Leaning,
-    /// Reading upwards: columns so narrow that leaning names would run into each other.
-    Upright,
-}
-
-/// The panel.
-pub(super) fn panel(metrics: &Metrics) -> Panel {
-    if metrics.classes.len() > SHADED_CLASSES {
-        return confused_pairs(metrics);
-    }
-    let grid = Grid::new(metrics);
-    let classes = grid.names.len() as f64;
-    let bottom = grid.top + classes * grid.cell_height;
-    let body = [heading(SUBTITLE), names(metrics, &grid), cells(metrics, &grid), legend(bottom + 20.0)].concat();
-    let width = grid.width().max(text_width(SUBTITLE, LABEL_SIZE)).max(SHADES as f64 * SWATCH_WIDTH);
-    Panel { width, height: bottom + 66.0, body }
-}
+/// Room for the name of an axis.
+const AXIS_NAME: f64 = 22.0;
+/// The widest a label's name gets, in pixels.
+const NAME_WIDTH: f64 = 180.0;
+const COUNT_SIZE: f64 = 13.0;
+const DENSE_COUNT_SIZE: f64 = 11.0;
+const F1_WIDTH: f64 = 66.0;
+const SWATCH: f64 = 40.0;
 
 impl Grid {
-    fn new(metrics: &Metrics) -> Grid {
-        let classes = metrics.classes.len();
-        let written = classes <= WRITTEN_CLASSES;
-        let label_size = if written { LABEL_SIZE } else { 10.0 };
-        let names: Vec<String> =
-            metrics.classes.iter().map(|class| fit(&class.label, LABEL_WIDTH, label_size)).collect();
-        let longest = names.iter().map(|name| text_width(name, label_size)).fold(0.0, f64::max);
-        let largest = metrics.confusion.cells().map(|(_, _, count)| count.to_string()).max_by_key(String::len);
-        let count_width = text_width(&largest.unwrap_or_default(), COUNT_SIZE) + 20.0;
+    fn new(view: &View, matrix: &Matrix) -> Grid {
+        let classes = matrix.counts.len();
+        let names: Vec<String> = (0..classes).map(|id| fit(&view.name(id), NAME_WIDTH, NAME_SIZE)).collect();
+        let longest = names.iter().map(|name| text_width(name, NAME_SIZE)).fold(0.0, f64::max);
+        let largest = matrix.counts.iter().flatten().max().copied().unwrap_or(0).to_string();
+        let is_level = is_level(view, matrix);
         let (cell_width, cell_height) = match classes {
-            0..=6 => (count_width.max(86.0), 58.0),
-            7..=WRITTEN_CLASSES => (count_width.max(58.0), 46.0),
-            _ => (15.0, 15.0),
+            ..=SHARED_CLASSES => ((text_width(&largest, COUNT_SIZE) + 16.0).max(84.0), 54.0),
+            _ => ((text_width(&largest, DENSE_COUNT_SIZE) + 8.0).max(32.0), 28.0),
         };
-        let column_names = match longest <= cell_width - 8.0 {
-            true => ColumnNames::Level,
-            false if written => ColumnNames::Leaning,
-            false => ColumnNames::Upright,
-        };
-        let above = match column_names {
-            ColumnNames::Level => 20.0,
-            ColumnNames::Leaning => longest * SLOPE + 14.0,
-            ColumnNames::Upright => longest + 14.0,
-        };
-        Grid { left: longest + 10.0, top: BODY_TOP + above, cell_width, cell_height, column_names, names, label_size }
+        let above = if is_level { 24.0 } else { longest + 14.0 };
+        Grid { left: AXIS_NAME + longest + 8.0, top: AXIS_NAME + above, cell_width, cell_height, is_level, names }
     }
 
     fn x(&self, column: usize) -> f64 {
@@ -94,128 +128,98 @@ impl Grid {
     fn y(&self, row: usize) -> f64 {
         self.top + row as f64 * self.cell_height
     }
+}
 
-    /// With the names that lean out to the right of their column.
-    fn width(&self) -> f64 {
-        let cells = self.x(self.names.len());
-        let leaning = |(column, name): (usize, &String)| {
-            self.x(column) + self.cell_width / 2.0 + (text_width(name, self.label_size) + self.label_size) * SLOPE
-        };
-        match self.column_names {
-            ColumnNames::Leaning => self.names.iter().enumerate().map(leaning).fold(cells, f64::max),
-            ColumnNames::Level | ColumnNames::Upright => cells,
+/// The matrix as part of the picture, with its legend and without a title.
+pub(super) fn panel(view: &View, matrix: &Matrix) -> Panel {
+    let classes = matrix.counts.len();
+    let grid = Grid::new(view, matrix);
+    let (right, bottom) = (grid.x(classes), grid.y(classes));
+    let middle = (grid.top + bottom) / 2.0;
+    let body = html! {
+        (text("", "middle", (grid.left + right) / 2.0, 13.0, NAME_SIZE, "predicted label"))
+        g transform=(format!("rotate(-90 12 {middle:.1})")) { (text("", "middle", 12.0, middle, NAME_SIZE, "gold label")) }
+        (text("muted", "end", right + F1_WIDTH, grid.top - 8.0, NAME_SIZE, "F1"))
+        @for id in 0..classes {
+            @let row_middle = grid.y(id) + grid.cell_height / 2.0 + NAME_SIZE * 0.35;
+            (text("", "end", grid.left - 8.0, row_middle, NAME_SIZE, &grid.names[id]))
+            (text("", "end", right + F1_WIDTH, row_middle, NAME_SIZE, &view.written(&matrix.f1[id])))
+            (column_name(&grid, id))
+            @for predicted in 0..classes { (drawn_cell(view, matrix, &grid, id, predicted)) }
         }
+        (legend(bottom + 20.0))
+    };
+    let width = (right + F1_WIDTH).max(SWATCH * SHADES as f64 + 70.0).max(text_width(LEGEND, NAME_SIZE));
+    Panel { width, height: bottom + 88.0, body }
+}
+
+fn column_name(grid: &Grid, id: usize) -> Markup {
+    let (center, y) = (grid.x(id) + grid.cell_width / 2.0, grid.top - 8.0);
+    if grid.is_level {
+        return text("", "middle", center, y, NAME_SIZE, &grid.names[id]);
+    }
+    let x = center + NAME_SIZE * 0.35;
+    html! {
+        g transform=(format!("rotate(-90 {x:.1} {y:.1})")) { (text("", "start", x, y, NAME_SIZE, &grid.names[id])) }
     }
 }
 
-fn heading(subtitle: &str) -> String {
-    let title = text(0.0, 14.0, 16.0, "font-weight=\"600\"", TITLE);
-    title + &text(0.0, 34.0, LABEL_SIZE, "class=\"muted\"", subtitle)
-}
-
-fn names(metrics: &Metrics, grid: &Grid) -> String {
-    let mut body = String::new();
-    for (id, name) in grid.names.iter().enumerate() {
-        let size = grid.label_size;
-        let middle = grid.y(id) + grid.cell_height / 2.0 + size * 0.35;
-        body.push_str(&named(&metrics.classes[id].label, grid.left - 10.0, middle, size, "text-anchor=\"end\"", name));
-        let (center, y) = (grid.x(id) + grid.cell_width / 2.0, grid.top - 8.0);
-        // Turned names turn about their start.
-        let (x, attributes) = match grid.column_names {
-            ColumnNames::Level => (center, "text-anchor=\"middle\"".to_owned()),
-            ColumnNames::Leaning => (center, format!("transform=\"rotate(-45 {center:.1} {y:.1})\"")),
-            ColumnNames::Upright => {
-                let x = center + size * 0.35;
-                (x, format!("transform=\"rotate(-90 {x:.1} {y:.1})\""))
-            }
-        };
-        body.push_str(&named(&metrics.classes[id].label, x, y, size, &attributes, name));
-    }
-    body
-}
-
-/// A shown name, with the full one to be seen under the pointer.
-fn named(label: &str, x: f64, y: f64, size: f64, attributes: &str, shown: &str) -> String {
-    format!("<g><title>{}</title>{}</g>\n", escape(label), text(x, y, size, attributes, shown).trim_end())
-}
-
-fn cells(metrics: &Metrics, grid: &Grid) -> String {
-    let classes = metrics.classes.len();
-    let mut body = String::new();
-    for gold in 0..classes {
-        for predicted in 0..classes {
-            body.push_str(&cell(metrics, grid, gold, predicted));
-        }
-    }
-    body
-}
-
-fn cell(metrics: &Metrics, grid: &Grid, gold: usize, predicted: usize) -> String {
-    let count = metrics.confusion.count(gold, predicted);
-    let support = metrics.classes[gold].support;
-    let share = if support > 0 { count as f64 / support as f64 } else { 0.0 };
-    let shade = shade_of(share);
+fn drawn_cell(view: &View, matrix: &Matrix, grid: &Grid, gold: usize, predicted: usize) -> Markup {
+    let (count, share) = (matrix.counts[gold][predicted], matrix.share(gold, predicted));
+    let class = shade(share, gold == predicted);
     let (x, y) = (grid.x(predicted), grid.y(gold));
-    // One pixel less than the grid's step: the surface between cells draws the lines.
-    let mut body = format!(
-        "<g><title>{} taken for {}: {count} of {support}</title><rect class=\"shade{shade}\" x=\"{x:.1}\" y=\"{y:.1}\" \
-         width=\"{:.1}\" height=\"{:.1}\"/>",
-        escape(&metrics.classes[gold].label),
-        escape(&metrics.classes[predicted].label),
-        grid.cell_width - 1.0,
-        grid.cell_height - 1.0
-    );
-    if metrics.classes.len() <= WRITTEN_CLASSES {
-        let attributes = format!("text-anchor=\"middle\" class=\"on{shade}\"");
-        let (center, middle) = (x + grid.cell_width / 2.0 - 0.5, y + grid.cell_height / 2.0);
-        if count == 0 {
-            body.push_str(text(center, middle + COUNT_SIZE * 0.35, COUNT_SIZE, &attributes, "0").trim_end());
-        } else {
-            body.push_str(text(center, middle - 1.0, COUNT_SIZE, &attributes, &count.to_string()).trim_end());
-            let share = format!("{:.1} %", share * 100.0);
-            body.push_str(text(center, middle + SHARE_SIZE + 2.0, SHARE_SIZE, &attributes, &share).trim_end());
+    let (center, middle) = (x + grid.cell_width / 2.0, y + grid.cell_height / 2.0);
+    let has_share = count > 0 && matrix.counts.len() <= SHARED_CLASSES;
+    let size = if matrix.counts.len() <= SHARED_CLASSES { COUNT_SIZE } else { DENSE_COUNT_SIZE };
+    let baseline = if has_share { middle - 2.0 } else { middle + size * 0.35 };
+    html! {
+        g {
+            title { (told(view, matrix, gold, predicted)) }
+            // One pixel less than the grid's step: the surface between the cells draws the lines.
+            (rect(&class, x, y, grid.cell_width - 1.0, grid.cell_height - 1.0))
+            (text(&class, "middle", center, baseline, size, &count.to_string()))
+            @if has_share { (text(&class, "middle", center, middle + 13.0, 11.0, &share_of_row(share))) }
         }
     }
-    body + "</g>\n"
 }
 
-/// What the shades stand for.
-fn legend(top: f64) -> String {
-    let mut body = String::new();
-    for place in 0..SHADES {
-        let x = place as f64 * SWATCH_WIDTH;
-        body.push_str(&format!(
-            "<rect class=\"shade{place}\" x=\"{x:.1}\" y=\"{top:.1}\" width=\"{:.1}\" height=\"12\"/>\n",
-            SWATCH_WIDTH - 1.0
-        ));
-        let starts = match place {
-            0 => "0".to_owned(),
-            1 => "> 0".to_owned(),
-            _ => format!("≥ {:.0}", SHADE_STARTS[place - 1] * 100.0),
-        };
-        let center = x + SWATCH_WIDTH / 2.0;
-        body.push_str(&text(center, top + 26.0, 11.0, "text-anchor=\"middle\" class=\"muted\"", &starts));
+fn legend(top: f64) -> Markup {
+    html! {
+        @for (row, (is_right, ramp, name)) in [(true, "right", "right"), (false, "wrong", "mistakes")].iter().enumerate() {
+            @let y = top + row as f64 * 22.0;
+            (text("muted", "start", 0.0, y + 13.0, NAME_SIZE, name))
+            @for (place, starts) in shade_names(*is_right).iter().enumerate() {
+                @let x = 68.0 + place as f64 * SWATCH;
+                @let class = format!("{ramp}{place}");
+                (rect(&class, x, y, SWATCH - 1.0, 18.0))
+                (text(&class, "middle", x + SWATCH / 2.0, y + 13.0, 11.0, starts))
+            }
+        }
+        (text("muted", "start", 0.0, top + 60.0, NAME_SIZE, LEGEND))
     }
-    body + &text(0.0, top + 44.0, LABEL_SIZE, "class=\"muted\"", "shade: share of the row, in per cent")
 }
 
-/// Instead of a matrix of more cells than anyone can see.
-fn confused_pairs(metrics: &Metrics) -> Panel {
+/// Instead of a matrix of more cells than anyone can see: the most frequent mistakes, one per line.
+pub(super) fn mistakes_panel(view: &View, mistakes: &Table) -> Panel {
+    const SHOWN: usize = 20;
     const LINE_HEIGHT: f64 = 20.0;
-    const COUNT_WIDTH: f64 = 80.0;
-    let subtitle = format!("{} classes: the most frequent mistakes (texts, gold → predicted)", metrics.classes.len());
-    let mut body = heading(&subtitle);
-    let pairs = metrics.confusion.most_confused(CONFUSED_PAIRS);
-    for (place, (gold, predicted, count)) in pairs.iter().enumerate() {
-        let y = BODY_TOP + (place as f64 + 1.0) * LINE_HEIGHT;
-        let name = |id: usize| fit(&metrics.classes[id].label, LABEL_WIDTH, LABEL_SIZE);
-        let pair = format!("{} → {}", name(*gold), name(*predicted));
-        body.push_str(&text(COUNT_WIDTH - 14.0, y, LABEL_SIZE, "text-anchor=\"end\"", &count.to_string()));
-        body.push_str(&text(COUNT_WIDTH, y, LABEL_SIZE, "", &pair));
-    }
-    if pairs.is_empty() {
-        body.push_str(&text(0.0, BODY_TOP + LINE_HEIGHT, LABEL_SIZE, "", "none"));
-    }
-    let width = (COUNT_WIDTH + 2.0 * LABEL_WIDTH + 30.0).max(text_width(&subtitle, LABEL_SIZE));
-    Panel { width, height: BODY_TOP + (pairs.len().max(1) as f64 + 1.0) * LINE_HEIGHT, body }
+    const COLUMNS: [f64; 3] = [0.0, NAME_WIDTH + 16.0, 2.0 * NAME_WIDTH + 90.0];
+    let line = |cells: Vec<String>, class: &str, row: usize| {
+        let y = (row as f64 + 1.0) * LINE_HEIGHT;
+        html! {
+            @for (place, (cell, x)) in cells.iter().zip(COLUMNS).enumerate() {
+                @let anchor = if place < 2 { "start" } else { "end" };
+                (text(class, anchor, x, y, NAME_SIZE, &fit(cell, NAME_WIDTH, NAME_SIZE)))
+            }
+        }
+    };
+    let rows = &mistakes.rows[..mistakes.rows.len().min(SHOWN)];
+    let body = html! {
+        (text("", "start", 0.0, NAME_SIZE, NAME_SIZE, mistakes.name))
+        (line(mistakes.columns.iter().map(|(_, name)| (*name).to_owned()).collect(), "muted", 1))
+        @for (place, row) in rows.iter().enumerate() {
+            (line(row.iter().map(|value| view.written(value)).collect(), "", place + 2))
+        }
+    };
+    Panel { width: COLUMNS[2], height: (rows.len() as f64 + 3.0) * LINE_HEIGHT, body }
 }

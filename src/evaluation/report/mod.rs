@@ -1,24 +1,55 @@
-//! Report files of an evaluation: for machines (JSON) and for eyes (SVG, HTML).
+//! Report files of an evaluation: for machines (JSON) and for people (SVG, HTML).
 
-mod html;
 mod json;
-mod markup;
 mod matrix;
+mod page;
+mod picture;
 mod reliability;
-mod svg;
 mod theme;
+mod width;
 
-use super::metrics::Metrics;
+use super::view::View;
 use anyhow::{bail, Result};
 use std::path::Path;
 
-/// What a report says of where its figures come from.
+/// What a report says of where its figures come from. What is empty is not mentioned.
 #[derive(Debug, Clone, Default)]
 pub struct About {
-    /// The checkpoint, as the user named it, with its revision where it has one.
+    /// The checkpoint, as the user named it.
     pub model: String,
-    /// The texts: the input's file name, say. Empty: not told.
+    /// Its revision: a branch, a tag or a commit.
+    pub revision: String,
+    /// The texts: the input's file name, say.
     pub data: String,
+    /// What the model computed in.
+    pub dtype: String,
+    /// The command line.
+    pub command: String,
+    /// When it ran, written as ISO 8601.
+    pub date: String,
+}
+
+impl About {
+    /// What a report is called.
+    fn title(&self) -> String {
+        match self.model.as_str() {
+            "" => "Evaluation".to_owned(),
+            model => format!("Evaluation of {model}"),
+        }
+    }
+
+    /// Key, name and value of each fact, with the program's version last.
+    fn facts(&self) -> [(&'static str, &'static str, &str); 7] {
+        [
+            ("model", "model", &self.model),
+            ("revision", "revision", &self.revision),
+            ("data", "texts", &self.data),
+            ("dtype", "dtype", &self.dtype),
+            ("command", "command", &self.command),
+            ("date", "date", &self.date),
+            ("agnews", "agnews", env!("CARGO_PKG_VERSION")),
+        ]
+    }
 }
 
 /// The forms of a report.
@@ -28,7 +59,7 @@ pub enum Format {
     Json,
     /// The picture: confusion matrix and reliability diagram.
     Svg,
-    /// The picture and the figures as tables.
+    /// The page: everything.
     Html,
 }
 
@@ -36,23 +67,23 @@ impl Format {
     /// By the extension of `path`, in any case.
     ///
     /// # Errors
-    /// Where it is none of the three; worth calling before the work whose report it is.
+    /// If it is none of the three; worth calling before the work that is to be reported.
     pub fn of(path: &Path) -> Result<Format> {
         let extension = path.extension().map(|extension| extension.to_string_lossy().to_lowercase());
         match extension.as_deref() {
             Some("json") => Ok(Format::Json),
             Some("svg") => Ok(Format::Svg),
             Some("html") => Ok(Format::Html),
-            _ => bail!("cannot tell the form of the report {path:?}: name it .json, .svg or .html"),
+            _ => bail!("cannot tell the format of the report {path:?}: name it .json, .svg or .html"),
         }
     }
 
     /// The report as text.
-    pub fn render(self, metrics: &Metrics, about: &About) -> String {
+    pub fn render(self, view: &View, about: &About) -> String {
         match self {
-            Format::Json => json::render(metrics, about),
-            Format::Svg => svg::render(metrics, about),
-            Format::Html => html::render(metrics, about),
+            Format::Json => json::render(view, about),
+            Format::Svg => picture::render(view, about),
+            Format::Html => page::render(view, about),
         }
     }
 }

@@ -1,139 +1,145 @@
 //! The reliability diagram: how often a top score is right, by bins of the score (Guo et al. 2017, figure 1).
+//!
+//! A bar from 0 is the accuracy, a tick is the mean score, and what lies between them is coloured by its sign: orange
+//! above the bar if the scores promise too much, blue inside the bar if they promise too little. Bins of few texts are
+//! faint, because their accuracy is mostly chance.
 
-use super::markup::text_width;
-use super::svg::{text, Panel};
-use crate::evaluation::metrics::{Bin, Metrics};
-use crate::evaluation::table::percent;
+use super::picture::{line, rect, text, Panel};
+use super::width::text_width;
+use crate::evaluation::calibration::Bin;
+use crate::evaluation::view::percent;
+use maud::{html, Markup};
 
-const TITLE: &str = "Reliability diagram";
 /// The plot is a square: its diagonal has to look like one.
-const PLOT_SIZE: f64 = 320.0;
-const PLOT_TOP: f64 = 52.0;
-const STRIP_TOP: f64 = PLOT_TOP + PLOT_SIZE + 16.0;
-const STRIP_HEIGHT: f64 = 54.0;
-const STRIP_BOTTOM: f64 = STRIP_TOP + STRIP_HEIGHT;
+const PLOT: f64 = 300.0;
+const TOP: f64 = 8.0;
+const BOTTOM: f64 = TOP + PLOT;
+const STRIP_TOP: f64 = BOTTOM + 14.0;
+const STRIP_BOTTOM: f64 = STRIP_TOP + 44.0;
 const TICK_SIZE: f64 = 11.0;
 const LABEL_SIZE: f64 = 12.0;
 /// Room on the left for the turned name of the axis.
-const AXIS_NAME: f64 = 20.0;
+const AXIS_NAME: f64 = 18.0;
+/// A bin with this many texts is drawn in full; its accuracy is known to about ± 10 %.
+const FULL_COUNT: f64 = 100.0;
+const FAINTEST: f64 = 0.3;
+const LEGEND_STEP: f64 = 19.0;
 
-/// The panel.
-pub(super) fn panel(metrics: &Metrics) -> Panel {
-    let bins = &metrics.calibration.bins;
+/// The diagram, with its legend and without a title.
+pub(super) fn panel(bins: &[Bin]) -> Panel {
     let largest = bins.iter().map(|bin| bin.count).max().unwrap_or(0);
-    let ticks_width = text_width("100 %", TICK_SIZE).max(text_width(&largest.to_string(), TICK_SIZE));
-    let left = AXIS_NAME + ticks_width + 8.0;
-    let error = metrics.calibration.expected_error.map_or("–".to_owned(), percent);
-    let subtitle = format!("expected calibration error {error} ({} bins)", bins.len());
-
-    let mut body = text(0.0, 14.0, 16.0, "font-weight=\"600\"", TITLE);
-    body.push_str(&text(0.0, 34.0, LABEL_SIZE, "class=\"muted\"", &subtitle));
-    body.push_str(&axes(left));
-    for bin in bins.iter().filter(|bin| bin.count > 0) {
-        body.push_str(&bars(left, bin, largest));
-    }
-    body.push_str(&diagonal(left));
-    body.push_str(&strip_axis(left, largest));
-    body.push_str(&legend(left));
-    let width = left + PLOT_SIZE + text_width("100 %", TICK_SIZE) / 2.0;
-    Panel { width, height: STRIP_BOTTOM + 84.0, body }
+    let numbers = text_width("100 %", TICK_SIZE).max(text_width(&largest.to_string(), TICK_SIZE));
+    let left = AXIS_NAME + numbers + 6.0;
+    let body = html! {
+        (axes(left, largest))
+        @for bin in bins { (bars(left, bin, largest)) }
+        (line("diagonal", left, BOTTOM, left + PLOT, TOP))
+        (legend(left))
+    };
+    Panel { width: left + PLOT + 18.0, height: STRIP_BOTTOM + 44.0 + 3.0 * LEGEND_STEP, body }
 }
 
-/// Where an accuracy is, from the top.
-fn height_of(share: f64) -> f64 {
-    PLOT_TOP + PLOT_SIZE * (1.0 - share)
+/// Where a share is, from the top.
+fn y_of(share: f64) -> f64 {
+    TOP + PLOT * (1.0 - share)
 }
 
-fn axes(left: f64) -> String {
-    let mut body = String::new();
-    for fifth in 0..=5 {
-        let share = f64::from(fifth) / 5.0;
-        let (x, y) = (left + PLOT_SIZE * share, height_of(share));
-        let label = format!("{:.0} %", share * 100.0);
-        body.push_str(&line("class=\"line\"", left, y, left + PLOT_SIZE, y));
-        body.push_str(&text(left - 8.0, y + 4.0, TICK_SIZE, "text-anchor=\"end\" class=\"muted\"", &label));
-        body.push_str(&text(x, STRIP_BOTTOM + 17.0, TICK_SIZE, "text-anchor=\"middle\" class=\"muted\"", &label));
+/// How strongly a bin of so many texts is drawn: from faint to full in equal steps for equal factors.
+fn opacity(count: u64) -> f64 {
+    let part = ((count as f64).max(1.0).ln() / FULL_COUNT.ln()).min(1.0);
+    FAINTEST + (1.0 - FAINTEST) * part
+}
+
+fn axes(left: f64, largest: u64) -> Markup {
+    html! {
+        @for fifth in 0..=5 {
+            @let share = f64::from(fifth) / 5.0;
+            @let number = format!("{:.0} %", share * 100.0);
+            (line("grid", left, y_of(share), left + PLOT, y_of(share)))
+            (text("muted", "end", left - 6.0, y_of(share) + 4.0, TICK_SIZE, &number))
+            (text("muted", "middle", left + PLOT * share, STRIP_BOTTOM + 15.0, TICK_SIZE, &number))
+        }
+        (line("grid", left, STRIP_BOTTOM, left + PLOT, STRIP_BOTTOM))
+        @if largest > 0 { (text("muted", "end", left - 6.0, STRIP_TOP + 8.0, TICK_SIZE, &largest.to_string())) }
+        (text("muted", "end", left - 6.0, STRIP_BOTTOM + 4.0, TICK_SIZE, "0"))
+        (text("", "middle", left + PLOT / 2.0, STRIP_BOTTOM + 33.0, LABEL_SIZE, "top score"))
+        (turned(TOP + PLOT / 2.0, "accuracy"))
+        (turned((STRIP_TOP + STRIP_BOTTOM) / 2.0, "texts"))
     }
-    let center = left + PLOT_SIZE / 2.0;
-    body.push_str(&text(center, STRIP_BOTTOM + 36.0, LABEL_SIZE, "text-anchor=\"middle\"", "top score"));
-    body + &turned(PLOT_TOP + PLOT_SIZE / 2.0, "accuracy")
 }
 
 /// The name of a vertical axis, reading upwards.
-fn turned(middle: f64, name: &str) -> String {
-    let attributes = format!("text-anchor=\"middle\" transform=\"rotate(-90 12 {middle:.1})\"");
-    text(12.0, middle, LABEL_SIZE, &attributes, name)
+fn turned(middle: f64, name: &str) -> Markup {
+    html! { g transform=(format!("rotate(-90 11 {middle})")) { (text("", "middle", 11.0, middle, LABEL_SIZE, name)) } }
 }
 
-/// A bin's accuracy, its gap to its mean score, and in the strip below how many texts it has.
-fn bars(left: f64, bin: &Bin, largest: u64) -> String {
-    let (Some(accuracy), Some(mean_score)) = (bin.accuracy, bin.mean_score) else { return String::new() };
-    let x = left + bin.low * PLOT_SIZE + 1.0;
-    let width = (bin.high - bin.low) * PLOT_SIZE - 2.0;
-    let counted = (STRIP_HEIGHT * bin.count as f64 / largest as f64).max(1.0);
-    let (gap_top, gap_bottom) = (height_of(accuracy.max(mean_score)), height_of(accuracy.min(mean_score)));
-    // The bar's end stays marked where the gap covers it: where the scores are too low.
-    let cap_top = height_of(accuracy).min(PLOT_TOP + PLOT_SIZE - CAP_HEIGHT);
-    format!(
-        "<g><title>scores above {} up to {}: {} texts, mean score {}, accuracy {}</title>{}{}{}{}</g>\n",
-        percent(bin.low),
-        percent(bin.high),
-        bin.count,
-        percent(mean_score),
-        percent(accuracy),
-        rectangle("class=\"accent\"", x, gap_bottom, width, PLOT_TOP + PLOT_SIZE - gap_bottom),
-        rectangle(GAP, x + 0.5, gap_top, width - 1.0, gap_bottom - gap_top),
-        rectangle("class=\"accent\"", x, cap_top, width, CAP_HEIGHT),
-        rectangle("class=\"accent\"", x, STRIP_BOTTOM - counted, width, counted),
-    )
+/// A bin: bar, gap and tick, and in the strip below how many texts it has.
+fn bars(left: f64, bin: &Bin, largest: u64) -> Markup {
+    let (Some(accuracy), Some(mean_score)) = (bin.accuracy, bin.mean_score) else { return html! {} };
+    let x = left + bin.low * PLOT + 1.5;
+    let width = (bin.high - bin.low) * PLOT - 3.0;
+    let counted = ((STRIP_BOTTOM - STRIP_TOP) * bin.count as f64 / largest as f64).max(1.0);
+    let (gap_top, gap_bottom) = (y_of(accuracy.max(mean_score)), y_of(accuracy.min(mean_score)));
+    let gap = if mean_score > accuracy { "over" } else { "under" };
+    html! {
+        g opacity=(format!("{:.2}", opacity(bin.count))) {
+            title {
+                "scores above " (percent(bin.low)) " up to " (percent(bin.high)) ": " (bin.count) " texts, accuracy "
+                (percent(accuracy)) ", mean score " (percent(mean_score))
+            }
+            (rect("bar", x, gap_bottom, width, BOTTOM - gap_bottom))
+            (rect(gap, x + 0.5, gap_top, width - 1.0, gap_bottom - gap_top))
+            (line("tick", x - 1.5, y_of(mean_score), x + width + 1.5, y_of(mean_score)))
+        }
+        (rect("bar", x, STRIP_BOTTOM - counted, width, counted))
+    }
 }
 
-const CAP_HEIGHT: f64 = 3.0;
-/// Above a bar where the scores are too high, in its upper end where they are too low.
-const GAP: &str = "class=\"gap\" fill-opacity=\"0.35\" stroke-width=\"1\"";
-
-/// Where scores can be taken at their word.
-const DIAGONAL: &str = "class=\"diagonal\" stroke-width=\"1.5\" stroke-dasharray=\"5 4\"";
-
-fn diagonal(left: f64) -> String {
-    line(DIAGONAL, left, PLOT_TOP + PLOT_SIZE, left + PLOT_SIZE, PLOT_TOP)
+fn legend(left: f64) -> Markup {
+    let [first, second, third] = [0.0, 1.0, 2.0].map(|row| STRIP_BOTTOM + 58.0 + row * LEGEND_STEP);
+    let right = left + 152.0;
+    let named = |x: f64, y: f64, name: &str| text("", "start", x + 22.0, y, LABEL_SIZE, name);
+    html! {
+        (rect("bar", left, first - 10.0, 15.0, 11.0)) (named(left, first, "accuracy"))
+        (line("tick", left, second - 4.0, left + 15.0, second - 4.0)) (named(left, second, "mean score"))
+        (line("diagonal", left, third - 4.0, left + 15.0, third - 4.0)) (named(left, third, "score = accuracy"))
+        (rect("over", right + 0.5, first - 9.5, 14.0, 10.0)) (named(right, first, "overconfident"))
+        (rect("under", right + 0.5, second - 9.5, 14.0, 10.0)) (named(right, second, "underconfident"))
+        g opacity=(FAINTEST) { (rect("bar", right, third - 10.0, 15.0, 11.0)) } (named(right, third, "faint: few texts"))
+    }
 }
 
-fn strip_axis(left: f64, largest: u64) -> String {
-    let tick = "text-anchor=\"end\" class=\"muted\"";
-    [
-        line("class=\"line\"", left, STRIP_BOTTOM, left + PLOT_SIZE, STRIP_BOTTOM),
-        if largest > 0 {
-            text(left - 8.0, STRIP_TOP + 8.0, TICK_SIZE, tick, &largest.to_string())
-        } else {
-            String::new()
-        },
-        text(left - 8.0, STRIP_BOTTOM + 4.0, TICK_SIZE, tick, "0"),
-        turned(STRIP_TOP + STRIP_HEIGHT / 2.0, "texts"),
-    ]
-    .concat()
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn legend(left: f64) -> String {
-    let baseline = STRIP_BOTTOM + 66.0;
-    let swatch = |attributes: &str, x: f64| rectangle(attributes, x, baseline - 10.0, 14.0, 11.0);
-    let name = |x: f64, name: &str| text(x + 20.0, baseline, LABEL_SIZE, "", name);
-    let [first, second, third] = [left, left + 90.0, left + 244.0];
-    [
-        swatch("class=\"accent\"", first),
-        name(first, "accuracy"),
-        swatch(GAP, second),
-        name(second, "gap to mean score"),
-        line(DIAGONAL, third, baseline - 4.0, third + 14.0, baseline - 4.0),
-        name(third, "no gap"),
-    ]
-    .concat()
-}
+    fn bin(count: u64, mean_score: f64, accuracy: f64) -> String {
+        let bin =
+            Bin { low: 0.6, high: 0.6 + 1.0 / 15.0, count, mean_score: Some(mean_score), accuracy: Some(accuracy) };
+        bars(0.0, &bin, count).into_string()
+    }
 
-fn line(attributes: &str, x1: f64, y1: f64, x2: f64, y2: f64) -> String {
-    format!("<line {attributes} x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\"/>\n")
-}
+    #[test]
+    fn an_underconfident_bin_does_not_look_right() {
+        let shown = bin(500, 0.65, 1.0);
+        assert!(shown.contains("class=\"under\"") && !shown.contains("class=\"over\""), "{shown}");
+        // The bar ends at the mean score and the gap fills the rest up to the accuracy.
+        assert!(shown.contains("class=\"bar\" x=\"181.5\" y=\"113\" width=\"17\" height=\"195\""), "{shown}");
+        assert!(shown.contains("class=\"under\" x=\"182\" y=\"8\" width=\"16\" height=\"105\""), "{shown}");
+    }
 
-fn rectangle(attributes: &str, x: f64, y: f64, width: f64, height: f64) -> String {
-    format!("<rect {attributes} x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\"/>")
+    #[test]
+    fn an_overconfident_bin_has_its_gap_above_the_accuracy() {
+        let shown = bin(500, 0.65, 0.25);
+        assert!(shown.contains("class=\"bar\" x=\"181.5\" y=\"233\" width=\"17\" height=\"75\""), "{shown}");
+        assert!(shown.contains("class=\"over\" x=\"182\" y=\"113\" width=\"16\" height=\"120\""), "{shown}");
+    }
+
+    #[test]
+    fn few_texts_are_faint() {
+        assert_eq!(opacity(1), FAINTEST);
+        assert!(opacity(10) > opacity(3) && opacity(10) < 0.7);
+        assert_eq!((opacity(100), opacity(1_000_000)), (1.0, 1.0));
+        assert!(bin(1, 0.65, 1.0).contains("opacity=\"0.30\""));
+    }
 }

@@ -1,95 +1,167 @@
 //! The colours of the picture and of the page, in light and in dark.
+//!
+//! Blue is right and orange is wrong, both in the matrix and in the gaps of the reliability diagram: the pair that people
+//! with any common colour blindness tell apart.
 
-/// One of both appearances. All are `#rrggbb`.
-pub(super) struct Theme {
-    pub(super) surface: &'static str,
-    pub(super) text: &'static str,
-    pub(super) muted: &'static str,
-    pub(super) line: &'static str,
-    /// Bars, and the hue of the shades.
-    pub(super) accent: &'static str,
-    /// The gap between accuracy and score.
-    pub(super) gap: &'static str,
-    /// Cells of the matrix by [`shade_of`] their share of the row, with the text on them.
-    pub(super) shades: [(&'static str, &'static str); SHADES],
+/// How many shades each ramp of the matrix has.
+pub(super) const SHADES: usize = 5;
+
+/// The shares of a row at which each shade but the first starts. Right answers are told apart near the top.
+pub(super) const RIGHT_STARTS: [f64; SHADES - 1] = [0.25, 0.5, 0.75, 0.9];
+/// Mistakes are told apart near the bottom: those of a good classifier are a few per cent of a row.
+pub(super) const WRONG_STARTS: [f64; SHADES - 1] = [0.02, 0.05, 0.1, 0.25];
+
+/// One of the two appearances. All colours are `#rrggbb`.
+struct Theme {
+    surface: &'static str,
+    panel: &'static str,
+    text: &'static str,
+    muted: &'static str,
+    line: &'static str,
+    /// Bars that stand for shares and counts.
+    bar: &'static str,
+    /// Scores above accuracy.
+    over: &'static str,
+    /// Scores below accuracy.
+    under: &'static str,
+    /// Cells of the matrix, from small shares to large ones, each with the text on it.
+    right: [(&'static str, &'static str); SHADES],
+    wrong: [(&'static str, &'static str); SHADES],
 }
-
-pub(super) const SHADES: usize = 9;
-
-/// Lower ends of the shares that each shade but the first, which is for none at all, stands for. Finer at the low end:
-/// mistakes of a good classifier are a few per cent of a row, and are what the picture is looked at for.
-pub(super) const SHADE_STARTS: [f64; SHADES - 1] = [0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8];
 
 const INK: &str = "#1b1f24";
 const PAPER: &str = "#ffffff";
+const LIGHT_INK: &str = "#e6edf3";
+const DARK_INK: &str = "#0b0f14";
 
-pub(super) const LIGHT: Theme = Theme {
+const LIGHT: Theme = Theme {
     surface: PAPER,
+    panel: "#f6f8fa",
     text: INK,
     muted: "#59636e",
     line: "#d1d9e0",
-    accent: "#2f6fb3",
-    gap: "#d9730d",
-    shades: [
-        ("#f6f8fa", "#59636e"),
-        ("#e6f0fa", INK),
-        ("#d0e3f5", INK),
-        ("#b5d3ef", INK),
-        ("#96c0e7", INK),
-        ("#74abdc", INK),
-        ("#2f6fb3", PAPER),
-        ("#1f5792", PAPER),
-        ("#124173", PAPER),
-    ],
+    bar: "#8494a5",
+    over: "#d9570d",
+    under: "#1668b8",
+    right: [("#e3eefa", INK), ("#b9d5f0", INK), ("#85b4e2", INK), ("#2f6fb3", PAPER), ("#14467a", PAPER)],
+    wrong: [("#fdeee0", INK), ("#fbd5b3", INK), ("#f5ac70", INK), ("#c2540a", PAPER), ("#8a3a06", PAPER)],
 };
 
-pub(super) const DARK: Theme = Theme {
+const DARK: Theme = Theme {
     surface: "#14181d",
-    text: "#e6edf3",
+    panel: "#1b2027",
+    text: LIGHT_INK,
     muted: "#9aa5b1",
     line: "#3a434d",
-    accent: "#5b9be0",
-    gap: "#f0a04b",
-    shades: [
-        ("#1b2027", "#9aa5b1"),
-        ("#1a2a3d", "#e6edf3"),
-        ("#1b3552", "#e6edf3"),
-        ("#1d4268", "#e6edf3"),
-        ("#205080", "#e6edf3"),
-        ("#245f99", "#ffffff"),
-        ("#5b9be0", "#0b0f14"),
-        ("#86b7ec", "#0b0f14"),
-        ("#b3d2f5", "#0b0f14"),
+    bar: "#6f7f90",
+    over: "#f08a3c",
+    under: "#5ca5f0",
+    right: [
+        ("#1a2a3d", LIGHT_INK),
+        ("#1d4268", LIGHT_INK),
+        ("#245f99", PAPER),
+        ("#5b9be0", DARK_INK),
+        ("#a9cdf5", DARK_INK),
+    ],
+    wrong: [
+        ("#33210f", LIGHT_INK),
+        ("#5a3610", LIGHT_INK),
+        ("#8a4a0f", PAPER),
+        ("#e08a3c", DARK_INK),
+        ("#f8c796", DARK_INK),
     ],
 };
 
 /// The reader's own sans-serif font: nothing is loaded.
 pub(super) const FONT: &str = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif";
 
-/// The shade of a cell that holds `share` of its row: 0 for none, then by [`SHADE_STARTS`].
-pub(super) fn shade_of(share: f64) -> usize {
+/// The class of a cell of the matrix that holds `share` of its row.
+pub(super) fn shade(share: f64, is_right: bool) -> String {
+    let (ramp, starts) = if is_right { ("right", RIGHT_STARTS) } else { ("wrong", WRONG_STARTS) };
     if share <= 0.0 {
-        return 0;
+        return "none".to_owned();
     }
-    SHADE_STARTS.iter().filter(|&&start| share >= start).count()
+    format!("{ramp}{}", starts.iter().filter(|&&start| share >= start).count())
 }
 
-/// Style rules for the classes that the picture uses, under `svg.evaluation`, so that they touch nothing else on a page.
-pub(super) fn picture_rules(theme: &Theme) -> String {
+/// What each shade of a ramp stands for, in per cent of the row.
+pub(super) fn shade_names(is_right: bool) -> Vec<String> {
+    let starts = if is_right { RIGHT_STARTS } else { WRONG_STARTS };
+    let later = starts.iter().map(|start| format!("≥ {:.0}", start * 100.0));
+    ["> 0".to_owned()].into_iter().chain(later).collect()
+}
+
+/// The style rules of the picture, light and dark.
+pub(super) fn picture_style() -> String {
+    format!(
+        "svg.evaluation text{{font-family:{FONT};font-variant-numeric:tabular-nums}}\n{}\
+         @media (prefers-color-scheme:dark){{\n{}}}\n",
+        picture_rules(&LIGHT),
+        picture_rules(&DARK)
+    )
+}
+
+/// Colours as literals: `var()` is for browsers, and pictures go through other programs too. Under `svg.evaluation`, so
+/// that they touch nothing else on a page.
+fn picture_rules(theme: &Theme) -> String {
     let mut rules = vec![
-        format!(".surface{{fill:{}}}", theme.surface),
+        format!("rect.surface{{fill:{}}}", theme.surface),
+        format!("rect.none{{fill:{}}}", theme.panel),
         format!("text{{fill:{}}}", theme.text),
-        format!(".muted{{fill:{}}}", theme.muted),
-        format!(".accent{{fill:{}}}", theme.accent),
-        format!(".gap{{fill:{0};stroke:{0}}}", theme.gap),
-        format!(".line{{stroke:{}}}", theme.line),
-        format!(".diagonal{{stroke:{}}}", theme.muted),
+        format!("text.muted,text.none{{fill:{}}}", theme.muted),
+        format!("rect.bar{{fill:{}}}", theme.bar),
+        format!("rect.over{{fill:{0};stroke:{0}}}", theme.over),
+        format!("rect.under{{fill:{0};stroke:{0}}}", theme.under),
+        format!("line.grid{{stroke:{}}}", theme.line),
+        format!("line.diagonal{{stroke:{};stroke-width:1.5;stroke-dasharray:5 4}}", theme.muted),
+        format!("line.tick{{stroke:{};stroke-width:2.5}}", theme.text),
     ];
-    for (place, (fill, text)) in theme.shades.iter().enumerate() {
-        rules.push(format!(".shade{place}{{fill:{fill}}}"));
-        rules.push(format!(".on{place}{{fill:{text}}}"));
+    for (name, place, (fill, text)) in theme.shades() {
+        rules.push(format!("rect.{name}{place}{{fill:{fill}}}"));
+        rules.push(format!("text.{name}{place}{{fill:{text}}}"));
     }
-    rules.iter().map(|rule| format!("svg.evaluation {rule}\n")).collect()
+    rules.iter().flat_map(|rules| rules.split_inclusive('}')).map(|rule| format!("{}\n", scoped(rule))).collect()
+}
+
+/// A rule with `svg.evaluation` before each of its selectors.
+fn scoped(rule: &str) -> String {
+    let (selectors, body) = rule.split_once('{').expect("every rule has a body");
+    let selectors: Vec<String> = selectors.split(',').map(|selector| format!("svg.evaluation {selector}")).collect();
+    format!("{}{{{body}", selectors.join(","))
+}
+
+/// The custom properties and the shades of the page, light and dark.
+pub(super) fn page_style() -> String {
+    format!(
+        "{}@media (prefers-color-scheme:dark){{\n{}}}\n:root{{color-scheme:light dark;--font:{FONT}}}\n",
+        page_rules(&LIGHT),
+        page_rules(&DARK)
+    )
+}
+
+fn page_rules(theme: &Theme) -> String {
+    let properties = [
+        ("surface", theme.surface),
+        ("panel", theme.panel),
+        ("text", theme.text),
+        ("muted", theme.muted),
+        ("line", theme.line),
+        ("bar", theme.right[3].0),
+    ];
+    let properties: String = properties.iter().map(|(name, color)| format!("--{name}:{color};")).collect();
+    let shade = |(name, place, (fill, text)): (&str, usize, (&str, &str))| {
+        format!(".{name}{place}{{background:{fill};color:{text}}}\n")
+    };
+    format!(":root{{{properties}}}\n{}", theme.shades().map(shade).collect::<String>())
+}
+
+impl Theme {
+    fn shades(&self) -> impl Iterator<Item = (&'static str, usize, (&'static str, &'static str))> + '_ {
+        let ramp = |name, shades: &[(&'static str, &'static str); SHADES]| {
+            shades.iter().enumerate().map(move |(place, shade)| (name, place, *shade)).collect::<Vec<_>>()
+        };
+        ramp("right", &self.right).into_iter().chain(ramp("wrong", &self.wrong))
+    }
 }
 
 #[cfg(test)]
@@ -115,15 +187,17 @@ mod tests {
     }
 
     #[test]
-    fn text_has_the_contrast_that_wcag_asks_for() {
+    fn text_and_marks_have_the_contrast_that_wcag_asks_for() {
         for theme in [LIGHT, DARK] {
-            for text in [theme.text, theme.muted] {
-                assert!(contrast(text, theme.surface) >= 4.5, "{text} on {}", theme.surface);
+            for surface in [theme.surface, theme.panel] {
+                for text in [theme.text, theme.muted] {
+                    assert!(contrast(text, surface) >= 4.5, "{text} on {surface}");
+                }
             }
-            for (fill, text) in theme.shades {
-                assert!(contrast(text, fill) >= 4.5, "{text} on {fill}: {}", contrast(text, fill));
+            for (name, place, (fill, text)) in theme.shades() {
+                assert!(contrast(text, fill) >= 4.5, "{name}{place}: {text} on {fill}: {}", contrast(text, fill));
             }
-            for mark in [theme.accent, theme.gap] {
+            for mark in [theme.bar, theme.over, theme.under] {
                 assert!(contrast(mark, theme.surface) >= 3.0, "{mark} on {}", theme.surface);
             }
         }
@@ -132,10 +206,18 @@ mod tests {
     #[test]
     fn shades_grow_with_the_share() {
         for theme in [LIGHT, DARK] {
-            let steps: Vec<f64> = theme.shades.iter().map(|(fill, _)| contrast(fill, theme.surface)).collect();
-            assert!(steps.windows(2).all(|pair| pair[0] < pair[1]), "{steps:?}");
+            for ramp in [theme.right, theme.wrong] {
+                let steps: Vec<f64> = ramp.iter().map(|(fill, _)| contrast(fill, theme.surface)).collect();
+                assert!(steps.windows(2).all(|pair| pair[0] < pair[1]), "{steps:?}");
+            }
         }
-        let shades: Vec<usize> = [0.0, 0.001, 0.02, 0.5, 0.8, 1.0].iter().map(|&share| shade_of(share)).collect();
-        assert_eq!(shades, [0, 1, 2, 6, 8, 8]);
+        assert_eq!(
+            [0.0, 0.01, 0.25, 0.9, 1.0].map(|share| shade(share, true)),
+            ["none", "right0", "right1", "right4", "right4"]
+        );
+        assert_eq!(
+            [0.0, 0.001, 0.02, 0.1, 1.0].map(|share| shade(share, false)),
+            ["none", "wrong0", "wrong1", "wrong3", "wrong4"]
+        );
     }
 }

@@ -1,24 +1,4 @@
-//! Text inside SVG and HTML: escaped, measured, shortened.
-
-/// For element content and for quoted attributes. Characters that XML 1.0 does not have (most control characters) become
-/// `�`: no escape exists for them, and one of them makes the whole file unreadable.
-pub(super) fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            '\t' | '\n' | '\r' => escaped.push(' '),
-            '\u{fffe}' | '\u{ffff}' => escaped.push(char::REPLACEMENT_CHARACTER),
-            c if c.is_control() => escaped.push(char::REPLACEMENT_CHARACTER),
-            c => escaped.push(c),
-        }
-    }
-    escaped
-}
+//! How wide text is in a picture, which cannot ask the font.
 
 /// About how wide a text is, in pixels, at a font size in pixels: an upper estimate for the usual sans-serif fonts,
 /// since the font is the reader's own.
@@ -59,12 +39,6 @@ pub(super) fn fit(text: &str, width: f64, font_size: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn markup_in_a_name_stays_text() {
-        assert_eq!(escape("a<b>&\"c'"), "a&lt;b&gt;&amp;&quot;c&#39;");
-        assert_eq!(escape("\0\u{1b}\u{ffff}\n\u{85}é"), "��� �é");
-    }
 
     #[test]
     fn a_long_name_is_cut_to_its_width() {

@@ -1,0 +1,126 @@
+//! The picture: figures, confusion matrix and reliability diagram in one SVG file that loads nothing.
+
+use super::matrix::{self, MATRIX_CLASSES};
+use super::width::{fit, text_width};
+use super::{reliability, theme, About};
+use crate::evaluation::view::{plain, Figure, View};
+use maud::{html, Markup, PreEscaped};
+
+const MARGIN: f64 = 28.0;
+const TITLE_SIZE: f64 = 20.0;
+const LINE_SIZE: f64 = 13.0;
+const LINE_HEIGHT: f64 = 20.0;
+/// The panels stand side by side as long as the picture is not wider than this, else one below the other.
+const WIDEST: f64 = 1240.0;
+const BETWEEN_PANELS: f64 = 48.0;
+/// Room for the names of the model and of the data, whatever the panels need.
+const NARROWEST: f64 = 420.0;
+
+/// A part of the picture with its size in pixels; its own origin is its upper left corner.
+pub(super) struct Panel {
+    pub(super) width: f64,
+    pub(super) height: f64,
+    pub(super) body: Markup,
+}
+
+/// The whole file.
+pub(super) fn render(view: &View, about: &About) -> String {
+    let panels = place(panels(view));
+    let lines = lines(view, about);
+    let width = panels
+        .iter()
+        .map(|(x, _, panel)| x + panel.width)
+        .chain(lines.iter().map(|(line, _)| text_width(line, LINE_SIZE).min(WIDEST)))
+        .fold(NARROWEST, f64::max)
+        .ceil();
+    let panels_top = MARGIN + TITLE_SIZE + lines.len() as f64 * LINE_HEIGHT + 28.0;
+    let panels_height = panels.iter().map(|(_, y, panel)| y + panel.height).fold(0.0, f64::max);
+    let (full_width, full_height) = (width + 2.0 * MARGIN, (panels_top + panels_height + MARGIN).ceil());
+    let title = plain(&about.title());
+    html! {
+        svg xmlns="http://www.w3.org/2000/svg" class="evaluation" role="img" aria-labelledby="title description"
+            width=(full_width) height=(full_height) viewBox=(format!("0 0 {full_width} {full_height}")) {
+            title id="title" { (title) }
+            desc id="description" {
+                @for (line, _) in &lines { (line) "; " }
+                @if view.matrix.is_some() { "confusion matrix of " (view.labels.len()) " classes; " }
+                @if view.bins.is_some() { "reliability diagram" }
+            }
+            style { (PreEscaped(theme::picture_style())) }
+            (rect("surface", 0.0, 0.0, full_width, full_height))
+            g font-weight="600" {
+                (text("", "start", MARGIN, MARGIN + TITLE_SIZE * 0.8, TITLE_SIZE, &fit(&title, width, TITLE_SIZE)))
+            }
+            @for (place, (line, class)) in lines.iter().enumerate() {
+                @let baseline = MARGIN + TITLE_SIZE + 4.0 + (place as f64 + 1.0) * LINE_HEIGHT;
+                (text(class, "start", MARGIN, baseline, LINE_SIZE, &fit(line, width, LINE_SIZE)))
+            }
+            @for (x, y, panel) in &panels {
+                g transform=(format!("translate({} {})", MARGIN + x, panels_top + y)) { (panel.body) }
+            }
+        }
+    }
+    .into_string()
+        + "\n"
+}
+
+fn panels(view: &View) -> Vec<Panel> {
+    let matrix = match &view.matrix {
+        Some(matrix) if matrix.counts.len() <= MATRIX_CLASSES => Some(matrix::panel(view, matrix)),
+        _ => view.mistakes.as_ref().map(|mistakes| matrix::mistakes_panel(view, mistakes)),
+    };
+    matrix.into_iter().chain(view.bins.as_ref().map(|bins| reliability::panel(bins))).collect()
+}
+
+/// Each panel with the place of its corner: in a row if that is not too wide, else in a column.
+fn place(panels: Vec<Panel>) -> Vec<(f64, f64, Panel)> {
+    let in_a_row = panels.iter().map(|panel| panel.width + BETWEEN_PANELS).sum::<f64>() - BETWEEN_PANELS <= WIDEST;
+    let (mut x, mut y) = (0.0, 0.0);
+    let mut placed = Vec::new();
+    for panel in panels {
+        let (width, height) = (panel.width, panel.height);
+        placed.push((x, y, panel));
+        match in_a_row {
+            true => x += width + BETWEEN_PANELS,
+            false => y += height + BETWEEN_PANELS,
+        }
+    }
+    placed
+}
+
+/// The figures in words, then the facts, each line with the class of its text.
+fn lines(view: &View, about: &About) -> Vec<(String, &'static str)> {
+    let figure = |figure: &Figure| match figure.value.detail() {
+        detail if detail.is_empty() => format!("{} {}", figure.name, view.written(&figure.value)),
+        detail => format!("{} {} ({detail})", figure.name, view.written(&figure.value)),
+    };
+    let (command, others): (Vec<_>, Vec<_>) = about
+        .facts()
+        .into_iter()
+        .filter(|(key, _, value)| *key != "model" && !value.is_empty())
+        .partition(|(key, _, _)| *key == "command");
+    let fact = |(_, name, value): &(_, &str, &str)| plain(&format!("{name} {value}"));
+    let facts = [others.iter().map(fact).collect::<Vec<_>>().join(" · "), command.iter().map(fact).collect()];
+    let facts = facts.into_iter().filter(|line| !line.is_empty()).map(|line| (line, "muted"));
+    view.telling_figures().map(|shown| (figure(shown), "")).chain(facts).collect()
+}
+
+/// One line of text with its baseline at `y`.
+pub(super) fn text(class: &str, anchor: &str, x: f64, y: f64, size: f64, content: &str) -> Markup {
+    html! { text class=(class) text-anchor=(anchor) x=(px(x)) y=(px(y)) font-size=(size) { (content) } }
+}
+
+/// One filled rectangle.
+pub(super) fn rect(class: &str, x: f64, y: f64, width: f64, height: f64) -> Markup {
+    html! { rect class=(class) x=(px(x)) y=(px(y)) width=(px(width)) height=(px(height)) {} }
+}
+
+/// One straight line.
+pub(super) fn line(class: &str, x1: f64, y1: f64, x2: f64, y2: f64) -> Markup {
+    html! { line class=(class) x1=(px(x1)) y1=(px(y1)) x2=(px(x2)) y2=(px(y2)) {} }
+}
+
+/// To a tenth of a pixel, which nobody sees.
+fn px(length: f64) -> f64 {
+    (length * 10.0).round() / 10.0
+}
