@@ -15,4 +15,5 @@ mod program;
 mod reader_fuzz;
 mod readme;
 mod structured;
+mod tokenizers;
 mod weights;
