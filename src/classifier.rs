@@ -6,7 +6,7 @@ use crate::checkpoint::Checkpoint;
 use crate::kernels::{Parallelism, Precision};
 use crate::model::{Backend, BackendChoice, BertForSequenceClassification};
 use crate::prediction::Prediction;
-use crate::tokenization::{Encoding, Tokenization};
+use crate::tokenization::{Encoding, ModelInputs, Tokenization};
 use anyhow::{ensure, Context, Result};
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -54,7 +54,12 @@ impl Classifier {
     /// checkpoint, or the device cannot be opened.
     pub fn load(checkpoint: &Checkpoint, options: &ClassifierOptions) -> Result<Classifier> {
         let config = &checkpoint.config;
-        let tokenization = Tokenization::load(&checkpoint.files, config, options.max_length)?;
+        let inputs = ModelInputs {
+            model_type: "bert",
+            vocab_size: config.vocab_size,
+            max_length: config.max_position_embeddings,
+        };
+        let tokenization = Tokenization::load(&checkpoint.files, &inputs, options.max_length)?;
         let num_labels = checkpoint.num_labels()?;
         let labels = config.labels(options.labels.as_deref(), num_labels)?;
         let backend = options.backend.open()?;

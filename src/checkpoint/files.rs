@@ -15,6 +15,16 @@ static BUILTIN: &[(&str, &[u8])] = &[
     ("model.safetensors", include_bytes!("builtin/model.safetensors")),
 ];
 
+/// The files that a tokenizer is made of, the preferred first: one of these sets is enough.
+pub const TOKENIZER_FILES: [&[&str]; 6] = [
+    &["tokenizer.json"],
+    &["vocab.txt"],
+    &["vocab.json", "merges.txt"],
+    &["sentencepiece.bpe.model"],
+    &["spiece.model"],
+    &["spm.model"],
+];
+
 /// Where a checkpoint's files are read from. Both kinds go through the same loading code.
 #[derive(Debug, Clone)]
 pub enum CheckpointFiles {

@@ -1,28 +1,37 @@
 //! The start of a very long text, enough to fill the model: a 10 MB line costs what 10 KB cost.
 //!
-//! A BERT tokenizer works word by word, so the pieces of a text's start do not depend on its end, but for the last
-//! word (a cut may fall inside it) and a special token written out in the text that the cut may halve. A prefix is
-//! enough, then, when it gives as many pieces more than needed as those two can be.
+//! Most tokenizers split a text into words at spaces before anything else, so the tokens of a text's start do not depend on
+//! its end if the cut is between two words ([`Prefixes::AtSpaces`]). A BERT tokenizer splits at punctuation, too, and has
+//! a longest word, so a text may be cut anywhere, and without its endless runs ([`Prefixes::Anywhere`]).
+
+use super::pipeline::Pipeline;
+use serde_json::Value;
+use tokenizers::{AddedToken, ModelWrapper, NormalizerWrapper, PreTokenizerWrapper, Tokenizer};
 
 /// No word gives more pieces: one of more characters is a single `[UNK]` (WordPiece's `max_input_chars_per_word`).
-pub(super) const MAX_WORD_CHARS: usize = 100;
+const MAX_WORD_CHARS: usize = 100;
 
 /// A text up to this many bytes for each wanted token is tokenized whole.
 const BYTES_PER_TOKEN: usize = 16;
 
 /// Makes prefixes for one tokenizer.
-pub(super) struct Prefixes {
-    /// Pieces that the cut may have changed.
-    unsure_tokens: usize,
+#[derive(Debug, PartialEq)]
+pub(super) enum Prefixes {
+    /// The last word (a cut may fall inside it) and a special token that the cut may halve are not sure: a prefix is
+    /// enough if it gives as many pieces more than needed as those two can be.
+    Anywhere { unsure_tokens: usize },
+    /// All tokens of a prefix are sure, but it must end with an ASCII letter or digit, and a space and another must follow.
+    AtSpaces,
 }
 
 /// A growing prefix of one text.
 pub(super) struct Prefix<'a> {
-    rest: std::str::Chars<'a>,
+    rest: &'a str,
     text: String,
     target_bytes: usize,
     tokens_needed: usize,
-    run: Run,
+    /// Set if a prefix may end anywhere.
+    run: Option<Run>,
 }
 
 /// A run of characters of one kind, of which more than some never change the tokens.
@@ -43,32 +52,126 @@ enum Kind {
 }
 
 impl Prefixes {
-    /// For a BERT tokenizer with these added tokens; `None` where one of them could be found inside a run of
-    /// letters or blanks, or across words, so that a prefix would not be safe.
-    pub(super) fn new<'a>(added_tokens: impl Iterator<Item = &'a str>) -> Option<Prefixes> {
-        let mut longest = 0;
-        for token in added_tokens {
-            let is_safe =
-                token.chars().all(|c| Kind::of(c) != Some(Kind::Blank)) && token.contains(|c| Kind::of(c).is_none());
-            if !is_safe {
-                return None;
-            }
-            longest = longest.max(token.chars().count());
+    /// `None` if a prefix would not be safe with this tokenizer.
+    pub(super) fn new(pipeline: &Pipeline) -> Option<Prefixes> {
+        let added_tokens = pipeline.added_tokens();
+        if added_tokens.iter().any(joins_words) {
+            return None;
         }
-        Some(Prefixes { unsure_tokens: MAX_WORD_CHARS + longest })
+        match pipeline {
+            Pipeline::Library(tokenizer) if is_bert_pipeline(tokenizer) => Prefixes::anywhere(&added_tokens),
+            Pipeline::Library(tokenizer) => splits_at_spaces(tokenizer).then_some(Prefixes::AtSpaces),
+            Pipeline::SentencePiece(tokenizer) => {
+                let normalizer = tokenizer.get_normalizer()?;
+                tokenizer.get_model().splits_at_spaces(normalizer).then_some(Prefixes::AtSpaces)
+            }
+        }
     }
 
-    /// The first prefix of `text` for `max_tokens` pieces, or `None` where the text is short enough to do whole.
+    /// For a BERT tokenizer; `AtSpaces` if shortening a run of letters or blanks could halve an added token.
+    fn anywhere(added_tokens: &[AddedToken]) -> Option<Prefixes> {
+        let mut longest = 0;
+        for AddedToken { content, .. } in added_tokens {
+            let is_safe = content.starts_with(|c: char| c.is_ascii_punctuation())
+                && content.chars().all(|c| matches!(Kind::of(c), None | Some(Kind::Word)))
+                && content.len() <= MAX_WORD_CHARS;
+            if !is_safe {
+                return Some(Prefixes::AtSpaces);
+            }
+            longest = longest.max(content.chars().count());
+        }
+        Some(Prefixes::Anywhere { unsure_tokens: MAX_WORD_CHARS + longest })
+    }
+
+    /// The first prefix of `text` for `max_tokens` pieces, or `None` if the text is short enough to do whole.
     pub(super) fn of<'a>(&self, text: &'a str, max_tokens: usize) -> Option<Prefix<'a>> {
-        let tokens_needed = max_tokens + 1 + self.unsure_tokens;
+        let (unsure_tokens, run) = match self {
+            Prefixes::Anywhere { unsure_tokens } => (*unsure_tokens, Some(Run::default())),
+            Prefixes::AtSpaces => (0, None),
+        };
+        let tokens_needed = max_tokens + 1 + unsure_tokens;
         let target_bytes = tokens_needed * BYTES_PER_TOKEN;
         if text.len() <= target_bytes {
             return None;
         }
-        let mut prefix =
-            Prefix { rest: text.chars(), text: String::new(), target_bytes, tokens_needed, run: Run::default() };
+        let mut prefix = Prefix { rest: text, text: String::new(), target_bytes, tokens_needed, run };
         prefix.fill();
         Some(prefix)
+    }
+}
+
+/// Whether a token could be found across a place where texts are cut: where an ASCII letter or digit is followed by a
+/// space.
+fn joins_words(token: &AddedToken) -> bool {
+    let bytes = token.content.as_bytes();
+    bytes.windows(2).any(|pair| pair[0].is_ascii_alphanumeric() && pair[1] == b' ')
+}
+
+/// Whether the tokenizer splits text as BERT does: words at white space and punctuation, each on its own, and a long
+/// one a single token.
+fn is_bert_pipeline(tokenizer: &Tokenizer) -> bool {
+    matches!(tokenizer.get_pre_tokenizer(), Some(PreTokenizerWrapper::BertPreTokenizer(_)))
+        && matches!(tokenizer.get_normalizer(), None | Some(NormalizerWrapper::BertNormalizer(_)))
+        && matches!(tokenizer.get_model(), ModelWrapper::WordPiece(model) if model.max_input_chars_per_word <= MAX_WORD_CHARS)
+}
+
+/// Whether nothing in the tokenizer looks across a space between two ASCII letters or digits, judged by its parts as
+/// tokenizer.json names them. A part that is not known here may do anything.
+fn splits_at_spaces(tokenizer: &Tokenizer) -> bool {
+    let normalizer = serde_json::to_value(tokenizer.get_normalizer()).unwrap_or_default();
+    let pre_tokenizer = serde_json::to_value(tokenizer.get_pre_tokenizer()).unwrap_or_default();
+    let keeps_words = |word: char| {
+        let mut text = tokenizers::NormalizedString::from(format!("{word} {word}"));
+        let normalized =
+            tokenizer.get_normalizer().is_none_or(|it| tokenizers::Normalizer::normalize(it, &mut text).is_ok());
+        let words: Vec<&str> = text.get().split([' ', '\u{2581}']).filter(|word| !word.is_empty()).collect();
+        normalized && words.len() == 2 && words.iter().all(|it| it.eq_ignore_ascii_case(word.encode_utf8(&mut [0; 4])))
+    };
+    is_local(&normalizer)
+        && splits_words(&pre_tokenizer) == Some(true)
+        && ('0'..='z').filter(char::is_ascii_alphanumeric).all(keeps_words)
+}
+
+/// Whether a normalizer changes every character by itself or with its accents, and spaces only by more spaces.
+fn is_local(normalizer: &Value) -> bool {
+    match normalizer["type"].as_str() {
+        None => normalizer.is_null(),
+        Some("Sequence") => normalizer["normalizers"].as_array().is_some_and(|parts| parts.iter().all(is_local)),
+        Some("Replace") => match &normalizer["pattern"] {
+            Value::Object(pattern) => match (pattern.get("String"), pattern.get("Regex")) {
+                (Some(Value::String(text)), _) => !text.contains(' '),
+                (_, regex) => regex.is_some_and(|regex| regex == " {2,}"),
+            },
+            _ => false,
+        },
+        Some(name) => matches!(
+            name,
+            "BertNormalizer"
+                | "NFC"
+                | "NFD"
+                | "NFKC"
+                | "NFKD"
+                | "Lowercase"
+                | "Strip"
+                | "StripAccents"
+                | "Nmt"
+                | "Precompiled"
+        ),
+    }
+}
+
+/// Whether a pre-tokenizer splits before or at a space; `None` if it may look across one.
+fn splits_words(pre_tokenizer: &Value) -> Option<bool> {
+    match pre_tokenizer["type"].as_str()? {
+        "Sequence" => {
+            let parts = pre_tokenizer["pretokenizers"].as_array()?;
+            parts.iter().map(splits_words).try_fold(false, |any, splits| Some(splits? || any))
+        }
+        "BertPreTokenizer" | "Whitespace" | "WhitespaceSplit" => Some(true),
+        "ByteLevel" => Some(pre_tokenizer["use_regex"] != false),
+        "Metaspace" => Some(pre_tokenizer["split"] != false),
+        "Punctuation" | "Digits" => Some(false),
+        _ => None,
     }
 }
 
@@ -83,9 +186,9 @@ impl Prefix<'_> {
         self.tokens_needed
     }
 
-    /// Takes more of the text in; `false` where it is all there.
+    /// Takes more of the text in; `false` if it is all there.
     pub(super) fn grow(&mut self) -> bool {
-        if self.rest.as_str().is_empty() {
+        if self.rest.is_empty() {
             return false;
         }
         self.target_bytes *= 4;
@@ -94,13 +197,29 @@ impl Prefix<'_> {
     }
 
     fn fill(&mut self) {
+        let Some(run) = &mut self.run else {
+            let length = space_after(self.rest, self.target_bytes - self.text.len());
+            self.text.push_str(&self.rest[..length]);
+            self.rest = &self.rest[length..];
+            return;
+        };
+        let mut rest = self.rest.chars();
         while self.text.len() < self.target_bytes {
-            let Some(c) = self.rest.next() else { return };
-            if self.run.keeps(c) {
+            let Some(c) = rest.next() else { break };
+            if run.keeps(c) {
                 self.text.push(c);
             }
         }
+        self.rest = rest.as_str();
     }
+}
+
+/// The first place from `least` where a text may be cut at a space, or its end.
+fn space_after(text: &str, least: usize) -> usize {
+    let bytes = text.as_bytes();
+    let is_word = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_alphanumeric);
+    let mut spaces = memchr::memchr_iter(b' ', &bytes[least.min(bytes.len())..]).map(|at| at + least);
+    spaces.find(|&at| at > 0 && is_word(at - 1) && is_word(at + 1)).unwrap_or(bytes.len())
 }
 
 impl Run {
@@ -135,7 +254,7 @@ mod tests {
     use super::*;
 
     fn prefix_of(text: &str, max_tokens: usize) -> Option<String> {
-        let prefixes = Prefixes::new(["[SEP]"].into_iter()).unwrap();
+        let prefixes = Prefixes::anywhere(&[AddedToken::from("[SEP]", true)]).unwrap();
         prefixes.of(text, max_tokens).map(|prefix| prefix.text().to_owned())
     }
 
@@ -154,19 +273,64 @@ mod tests {
     #[test]
     fn growing_ends_with_the_whole_text() {
         let text = "a b ".repeat(40_000);
-        let prefixes = Prefixes::new(std::iter::empty()).unwrap();
-        let mut prefix = prefixes.of(&text, 5).unwrap();
-        let mut grown = 0;
-        while prefix.grow() {
-            grown += 1;
+        for prefixes in [Prefixes::AtSpaces, Prefixes::anywhere(&[]).unwrap()] {
+            let mut prefix = prefixes.of(&text, 5).unwrap();
+            let mut grown = 0;
+            while prefix.grow() {
+                grown += 1;
+            }
+            assert!(grown > 1 && prefix.text() == text);
         }
-        assert!(grown > 1 && prefix.text() == text);
     }
 
     #[test]
-    fn added_tokens_of_plain_letters_or_with_blanks_forbid_prefixes() {
-        assert!(Prefixes::new(["plain"].into_iter()).is_none());
-        assert!(Prefixes::new(["[TWO WORDS]"].into_iter()).is_none());
-        assert!(Prefixes::new(["[CLS]", "<x>"].into_iter()).is_some());
+    fn a_cut_at_a_space_is_between_two_words() {
+        for (text, cut) in [
+            ("one two three", 7),
+            ("one  two three", 8),
+            ("one two, three", 14),
+            ("one two, three four", 14),
+            ("éé é é é", 13),
+            ("one twothree", 12),
+        ] {
+            assert_eq!(space_after(text, 4), cut, "{text}");
+        }
+        assert_eq!(space_after("one", 9), 3);
+    }
+
+    #[test]
+    fn added_tokens_decide_where_a_text_may_be_cut() {
+        let of = |token: &str| Prefixes::anywhere(&[AddedToken::from(token, true)]);
+        assert_eq!(of("plain"), Some(Prefixes::AtSpaces));
+        assert_eq!(of("new_word"), Some(Prefixes::AtSpaces));
+        assert_eq!(of("[TWO WORDS]"), Some(Prefixes::AtSpaces));
+        assert_eq!(of("[CLS]"), Some(Prefixes::Anywhere { unsure_tokens: 105 }));
+        assert!(joins_words(&AddedToken::from("[TWO WORDS]", true)) && !joins_words(&AddedToken::from("  ", false)));
+    }
+
+    #[test]
+    fn parts_that_look_across_spaces_are_known() {
+        let json = |text| serde_json::from_str(text).unwrap();
+        for (pre_tokenizer, splits) in [
+            (r#"{"type": "ByteLevel", "use_regex": true}"#, Some(true)),
+            (r#"{"type": "ByteLevel", "use_regex": false}"#, Some(false)),
+            (r#"{"type": "Metaspace", "split": false}"#, Some(false)),
+            (r#"{"type": "Split"}"#, None),
+            (r#"{"type": "Sequence", "pretokenizers": [{"type": "Digits"}, {"type": "Whitespace"}]}"#, Some(true)),
+            (r#"{"type": "Sequence", "pretokenizers": [{"type": "Whitespace"}, {"type": "Split"}]}"#, None),
+            ("null", None),
+        ] {
+            assert_eq!(splits_words(&json(pre_tokenizer)), splits, "{pre_tokenizer}");
+        }
+        for (normalizer, local) in [
+            ("null", true),
+            (r#"{"type": "Replace", "pattern": {"String": "``"}}"#, true),
+            (r#"{"type": "Replace", "pattern": {"String": " "}}"#, false),
+            (r#"{"type": "Replace", "pattern": {"Regex": " {2,}"}}"#, true),
+            (r#"{"type": "Replace", "pattern": {"Regex": ".*"}}"#, false),
+            (r#"{"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "New"}]}"#, false),
+        ] {
+            assert_eq!(is_local(&json(normalizer)), local, "{normalizer}");
+        }
     }
 }

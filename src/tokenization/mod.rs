@@ -1,67 +1,103 @@
-//! Text to token ids: the tokenizer as transformers builds it, truncated to the model's limit, never padded.
+//! Text, or a pair of texts, to token ids: truncated to the model's limit, never padded.
+//!
+//! A checkpoint's tokenizer is that of tokenizer.json, as the tokenizers crate reads it (`tokenizer_json.rs`), else one
+//! built as transformers builds it (`pipeline.rs`) from a vocabulary: `wordpiece.rs`, `byte_level_bpe.rs` or
+//! `sentencepiece/`, as `kind.rs` decides.
 
+mod byte_level_bpe;
+mod kind;
 mod long_text;
+mod pipeline;
+mod sentencepiece;
 mod tokenizer_config;
 mod tokenizer_json;
-mod vocab;
+mod wordpiece;
 
-use crate::checkpoint::config::Config;
 use crate::checkpoint::files::CheckpointFiles;
 use anyhow::{anyhow, bail, ensure, Context, Result};
-use long_text::{Prefixes, MAX_WORD_CHARS};
+use long_text::Prefixes;
+use pipeline::Pipeline;
 use rayon::prelude::*;
 use tokenizer_config::TokenizerConfig;
-use tokenizers::utils::truncation::TruncationDirection;
-use tokenizers::{ModelWrapper, NormalizerWrapper, PreTokenizerWrapper, Tokenizer};
+use tokenizers::utils::truncation::{truncate_encodings, TruncationDirection, TruncationParams, TruncationStrategy};
 
 /// The longest vocabulary in bytes: those of the largest models, 250,000 pieces and more, take 10 to 40 MB.
 const MAX_FILE_SIZE: usize = 128 << 20;
 
-/// The token ids of one text, `[CLS]` and `[SEP]` included.
+/// The token ids of one text, or of a pair, special tokens included.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Encoding {
     /// At most the limit of them.
     pub input_ids: Vec<u32>,
-    /// Whether the end of the text was left out.
+    /// The token type of each, or none at all if every one is 0.
+    pub token_type_ids: Vec<u32>,
+    /// Whether some of the text was left out.
     pub truncated: bool,
+}
+
+/// What a tokenizer must know of the model that it is for.
+#[derive(Debug, Clone, Copy)]
+pub struct ModelInputs<'a> {
+    /// `model_type` of config.json.
+    pub model_type: &'a str,
+    /// Rows of the embedding table: every id must be below.
+    pub vocab_size: usize,
+    /// The longest sequence that the model takes, in tokens with the special ones.
+    pub max_length: usize,
 }
 
 /// A loaded tokenizer with the model's limit.
 pub struct Tokenization {
-    tokenizer: Tokenizer,
+    pipeline: Pipeline,
     /// Longest encoding in tokens, special tokens included.
     max_length: usize,
-    /// Tokens that the template adds to one text: 2 for BERT's `[CLS]` and `[SEP]`.
+    /// Tokens that frame one text: 2 for BERT's `[CLS]` and `[SEP]`.
     special_tokens: usize,
-    /// Rows of the embedding table: every id must be below.
+    /// Tokens that frame a pair.
+    special_tokens_of_pair: usize,
     vocab_size: usize,
-    /// Set where the start of a long text can be tokenized without its end.
+    truncation_side: TruncationDirection,
+    without_token_types: bool,
+    /// Set if the start of a long text can be tokenized without its end.
     prefixes: Option<Prefixes>,
 }
 
 impl Tokenization {
-    /// From `tokenizer.json`, or built of `vocab.txt` and `tokenizer_config.json`. `asked_max_length` is
-    /// `--max-length`; without it the limit is the least of `model_max_length` and `max_position_embeddings`.
+    /// From `tokenizer.json`, or built of a vocabulary and `tokenizer_config.json`. `asked_max_length` is `--max-length`;
+    /// without it the limit is the smaller of `model_max_length` and the model's own.
     ///
     /// # Errors
-    /// Where the checkpoint has neither file, one does not parse, the tokenizer has more ids than the model has
-    /// embeddings, or the limit is out of the model's range.
-    pub fn load(files: &CheckpointFiles, config: &Config, asked_max_length: Option<usize>) -> Result<Tokenization> {
+    /// If the checkpoint has no tokenizer, a file does not parse or says what is not supported, the tokenizer has more
+    /// ids than the model has embeddings, or the limit is out of the model's range.
+    pub fn load(files: &CheckpointFiles, model: &ModelInputs, asked_max_length: Option<usize>) -> Result<Tokenization> {
         let settings = TokenizerConfig::load(files)?;
-        let tokenizer = load_tokenizer(files, &settings)?;
-        let rows = config.vocab_size;
-        let tokens = tokenizer.get_vocab_size(true);
+        let pipeline = Pipeline::load(files, &settings, model.model_type)?;
+        let (rows, tokens) = (model.vocab_size, pipeline.vocab_size());
         ensure!(
             tokens <= rows,
             "the tokenizer in {files} has {tokens} tokens, but config.json's vocab_size is {rows}: \
              the files do not belong together"
         );
-        let special_tokens = special_token_count(&tokenizer, files)?;
-        let max_length = max_length(&settings, config, asked_max_length, special_tokens)?;
-        let prefixes = is_bert_pipeline(&tokenizer)
-            .then(|| Prefixes::new(tokenizer.get_added_tokens_decoder().values().map(|token| token.content.as_str())))
-            .flatten();
-        Ok(Tokenization { tokenizer, max_length, special_tokens, vocab_size: rows, prefixes })
+        let special_tokens = special_token_count(&pipeline, files, false)?;
+        ensure!(
+            special_tokens > 0,
+            "the tokenizer in {files} adds no [CLS] token (its post_processor is missing), and the classifier reads \
+             that token"
+        );
+        Ok(Tokenization {
+            max_length: max_length(&settings, model.max_length, asked_max_length, special_tokens)?,
+            special_tokens,
+            special_tokens_of_pair: special_token_count(&pipeline, files, true)?,
+            vocab_size: rows,
+            truncation_side: settings.truncation_side,
+            without_token_types: settings.without_token_types,
+            // The end of a text cannot be had without its start.
+            prefixes: match settings.truncation_side {
+                TruncationDirection::Right => Prefixes::new(&pipeline),
+                TruncationDirection::Left => None,
+            },
+            pipeline,
+        })
     }
 
     /// Longest encoding, in tokens with the special ones.
@@ -72,30 +108,40 @@ impl Tokenization {
     /// One text to ids, as `tokenizer(text, truncation=True, max_length=…)` of transformers.
     ///
     /// # Errors
-    /// Where the tokenizer fails, or gives an id that the embedding table has no row for.
+    /// If the tokenizer fails, or gives an id that the embedding table has no row for.
     pub fn encode(&self, text: &str) -> Result<Encoding> {
         let room = self.max_length - self.special_tokens;
-        let mut encoding = match self.prefixes.as_ref().and_then(|prefixes| prefixes.of(text, room)) {
-            None => self.tokenize(text)?,
-            Some(mut prefix) => loop {
-                let encoding = self.tokenize(prefix.text())?;
-                if encoding.len() >= prefix.tokens_needed() || !prefix.grow() {
-                    break encoding;
-                }
-            },
-        };
+        let mut encoding = self.tokenize_start(text, room)?;
         let truncated = encoding.len() > room;
-        encoding.truncate(room, 0, TruncationDirection::Right);
-        let encoding =
-            self.tokenizer.post_process(encoding, None, true).map_err(|e| anyhow!("cannot tokenize: {e}"))?;
-        let input_ids = encoding.get_ids().to_vec();
-        if let Some(id) = input_ids.iter().find(|&&id| id as usize >= self.vocab_size) {
-            bail!(
-                "the tokenizer gives the id {id}, but config.json's vocab_size is {}: the files do not belong together",
-                self.vocab_size
-            );
+        encoding.truncate(room, 0, self.truncation_side);
+        self.frame(encoding, None, truncated)
+    }
+
+    /// A pair of texts to ids, as `tokenizer(text, text_pair, truncation="longest_first", max_length=…)` of transformers,
+    /// which takes an empty second text for none.
+    ///
+    /// # Errors
+    /// As [`Tokenization::encode`], and if the limit leaves no room beside the special tokens.
+    pub fn encode_pair(&self, text: &str, text_pair: &str) -> Result<Encoding> {
+        if text_pair.is_empty() {
+            return self.encode(text);
         }
-        Ok(Encoding { input_ids, truncated })
+        let room = self.max_length.saturating_sub(self.special_tokens_of_pair);
+        ensure!(room > 0, "{}", no_room(self.max_length, self.special_tokens_of_pair));
+        let mut pair = (self.tokenize_start(text, room)?, self.tokenize_start(text_pair, room)?);
+        if pair.0.len() > room && pair.1.len() > room && room % 2 == 1 {
+            // The longer of two gets the odd token, so both must be known to their ends.
+            pair = (self.tokenize(text)?, self.tokenize(text_pair)?);
+        }
+        let truncated = pair.0.len() + pair.1.len() > room;
+        let truncation = TruncationParams {
+            direction: self.truncation_side,
+            max_length: room,
+            strategy: TruncationStrategy::LongestFirst,
+            stride: 0,
+        };
+        let (first, second) = truncate_encodings(pair.0, Some(pair.1), &truncation).map_err(failure)?;
+        self.frame(first, second, truncated)
     }
 
     /// Many texts, in parallel, in order.
@@ -106,74 +152,87 @@ impl Tokenization {
         texts.par_iter().map(|text| self.encode(text)).collect()
     }
 
+    /// Many pairs, in parallel, in order.
+    ///
+    /// # Errors
+    /// As [`Tokenization::encode_pair`], for the first pair that fails.
+    pub fn encode_all_pairs(&self, pairs: &[(&str, &str)]) -> Result<Vec<Encoding>> {
+        pairs.par_iter().map(|(text, text_pair)| self.encode_pair(text, text_pair)).collect()
+    }
+
     fn tokenize(&self, text: &str) -> Result<tokenizers::Encoding> {
-        self.tokenizer.encode_fast(text, false).map_err(|e| anyhow!("cannot tokenize: {e}"))
+        self.pipeline.tokenize(text).map_err(failure)
+    }
+
+    /// The first tokens of `text`: all of them, or more than `room`, each as it is in the whole text up to there.
+    fn tokenize_start(&self, text: &str, room: usize) -> Result<tokenizers::Encoding> {
+        let Some(mut prefix) = self.prefixes.as_ref().and_then(|prefixes| prefixes.of(text, room)) else {
+            return self.tokenize(text);
+        };
+        loop {
+            let encoding = self.tokenize(prefix.text())?;
+            if encoding.len() >= prefix.tokens_needed() || !prefix.grow() {
+                return Ok(encoding);
+            }
+        }
+    }
+
+    fn frame(
+        &self,
+        mut text: tokenizers::Encoding,
+        mut text_pair: Option<tokenizers::Encoding>,
+        truncated: bool,
+    ) -> Result<Encoding> {
+        // What was cut off would be framed, too.
+        for encoding in std::iter::once(&mut text).chain(&mut text_pair) {
+            encoding.take_overflowing();
+        }
+        let encoding = self.pipeline.frame_encodings(text, text_pair).map_err(failure)?;
+        let input_ids = encoding.get_ids().to_vec();
+        if let Some(id) = input_ids.iter().find(|&&id| id as usize >= self.vocab_size) {
+            bail!(
+                "the tokenizer gives the id {id}, but config.json's vocab_size is {}: the files do not belong together",
+                self.vocab_size
+            );
+        }
+        let has_types = !self.without_token_types && encoding.get_type_ids().iter().any(|&id| id != 0);
+        let token_type_ids = if has_types { encoding.get_type_ids().to_vec() } else { Vec::new() };
+        Ok(Encoding { input_ids, token_type_ids, truncated })
     }
 }
 
-fn load_tokenizer(files: &CheckpointFiles, settings: &TokenizerConfig) -> Result<Tokenizer> {
-    if let Some(file) = files.find("tokenizer.json") {
-        let mut tokenizer = tokenizer_json::parse(&file.read(MAX_FILE_SIZE)?)
-            .with_context(|| format!("{file} is no usable tokenizer"))?;
-        // What a tokenizer was trained or served with; the limits are ours.
-        tokenizer.with_padding(None);
-        tokenizer.with_truncation(None).map_err(|e| anyhow!("cannot reset the truncation of {file}: {e}"))?;
-        settings.apply_to(&mut tokenizer)?;
-        return Ok(tokenizer);
-    }
-    let Some(file) = files.find("vocab.txt") else {
-        bail!(
-            "{files} has no tokenizer: neither tokenizer.json nor vocab.txt is among its files ({})",
-            files.names().join(", ")
-        );
-    };
-    vocab::build(&file.read(MAX_FILE_SIZE)?, settings).with_context(|| format!("cannot build a tokenizer of {file}"))
+fn failure(error: tokenizers::Error) -> anyhow::Error {
+    anyhow!("cannot tokenize: {error}")
 }
 
-/// Whether the tokenizer splits text as BERT does: words at white space and punctuation, each on its own, and a long
-/// one a single token.
-fn is_bert_pipeline(tokenizer: &Tokenizer) -> bool {
-    matches!(tokenizer.get_pre_tokenizer(), Some(PreTokenizerWrapper::BertPreTokenizer(_)))
-        && matches!(tokenizer.get_normalizer(), None | Some(NormalizerWrapper::BertNormalizer(_)))
-        && matches!(tokenizer.get_model(), ModelWrapper::WordPiece(model) if model.max_input_chars_per_word <= MAX_WORD_CHARS)
-}
-
-/// Counts what the template adds to an empty text, and refuses a template that the model's single segment
-/// cannot stand for.
-fn special_token_count(tokenizer: &Tokenizer, files: &CheckpointFiles) -> Result<usize> {
-    let empty =
-        tokenizer_json::probe(tokenizer, "").with_context(|| format!("the tokenizer in {files} is not usable"))?;
-    ensure!(
-        empty.get_type_ids().iter().all(|&id| id == 0),
-        "the tokenizer in {files} puts a single text into token type 1, which agnews does not support"
-    );
-    ensure!(
-        !empty.is_empty(),
-        "the tokenizer in {files} adds no [CLS] token (its post_processor is missing), and the classifier reads that token"
-    );
-    Ok(empty.len())
+/// Counts what the tokenizer adds to an empty text, or to two.
+fn special_token_count(pipeline: &Pipeline, files: &CheckpointFiles, is_pair: bool) -> Result<usize> {
+    let empty = || pipeline.tokenize("");
+    let framed =
+        tokenizer_json::quietly(|| pipeline.frame_encodings(empty()?, if is_pair { Some(empty()?) } else { None }));
+    let framed = framed.with_context(|| format!("the tokenizer in {files} panics: its tokenizer.json is damaged"))?;
+    Ok(framed.map_err(failure).with_context(|| format!("the tokenizer in {files} is not usable"))?.len())
 }
 
 fn max_length(
     settings: &TokenizerConfig,
-    config: &Config,
+    longest: usize,
     asked: Option<usize>,
     special_tokens: usize,
 ) -> Result<usize> {
-    let positions = config.max_position_embeddings;
     let limit = match asked {
         Some(asked) => {
-            ensure!(
-                asked <= positions,
-                "--max-length {asked} is more than the model takes: its max_position_embeddings is {positions}"
-            );
+            ensure!(asked <= longest, "--max-length {asked} is more than the model takes: {longest} tokens");
             asked
         }
-        None => settings.model_max_length.unwrap_or(positions).min(positions),
+        None => settings.model_max_length.unwrap_or(longest).min(longest),
     };
-    ensure!(
-        limit > special_tokens,
-        "a maximum length of {limit} tokens leaves no room for text beside the {special_tokens} special tokens: use more"
-    );
+    ensure!(limit > special_tokens, "{}", no_room(limit, special_tokens));
     Ok(limit)
+}
+
+fn no_room(limit: usize, special_tokens: usize) -> String {
+    format!(
+        "a maximum length of {limit} tokens leaves no room for text beside the {special_tokens} special tokens: use more"
+    )
 }

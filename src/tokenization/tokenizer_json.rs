@@ -1,7 +1,9 @@
 //! `tokenizer.json`, read with the tokenizers crate, which unwraps in places where the file is at fault: what makes it
 //! panic is looked for first, and a panic that is left becomes an error.
 
+use super::sentencepiece::Charsmap;
 use anyhow::{anyhow, bail, Context, Result};
+use base64::prelude::{Engine as _, BASE64_STANDARD};
 use serde::de::IgnoredAny;
 use serde::Deserialize;
 use serde_json::Value;
@@ -15,6 +17,7 @@ use tokenizers::Tokenizer;
 struct Outline {
     #[serde(rename = "model")]
     _model: Model,
+    normalizer: Option<Value>,
     post_processor: Option<Value>,
 }
 
@@ -29,43 +32,40 @@ struct Model {
     _settings: HashMap<String, Value>,
 }
 
-/// Reads the file's content.
+/// Reads the file's content, but for its padding and truncation.
 ///
 /// # Errors
-/// Where it is no tokenizer; the message says why, the caller knows the file.
+/// If it is no tokenizer; the message says why, the caller knows the file.
 pub(super) fn parse(json: &[u8]) -> Result<Tokenizer> {
     let text = std::str::from_utf8(json).context("it is not UTF-8")?;
     let outline: Outline = serde_json::from_str(text).context("it is not the JSON of a tokenizer")?;
     if let Some(post_processor) = &outline.post_processor {
         check_template(post_processor)?;
     }
-    match quietly(|| Tokenizer::from_bytes(text)) {
-        Ok(parsed) => parsed.map_err(|e| anyhow!("this version cannot read it: {e}")),
-        Err(_) => bail!("reading it made the tokenizers library panic: it is damaged"),
+    if let Some(normalizer) = &outline.normalizer {
+        check_charsmaps(normalizer)?;
     }
+    let parsed = quietly(|| Tokenizer::from_bytes(text)).context("it is damaged")?;
+    let mut tokenizer = parsed.map_err(|e| anyhow!("this version cannot read it: {e}"))?;
+    // What it was trained or served with; the limits are ours.
+    tokenizer.with_padding(None);
+    tokenizer.with_truncation(None).map_err(|e| anyhow!("its truncation cannot be reset: {e}"))?;
+    Ok(tokenizer)
 }
 
-/// Runs a tokenizer that has not run before.
+/// Catches a panic of `work`, and keeps it off standard error: the caller reports it in words. Panics of other threads are
+/// not reported for as long as that takes, which is while nothing but reading input runs beside it.
 ///
 /// # Errors
-/// Where it fails or panics.
-pub(super) fn probe(tokenizer: &Tokenizer, text: &str) -> Result<tokenizers::Encoding> {
-    match quietly(|| tokenizer.encode_fast(text, true)) {
-        Ok(encoded) => encoded.map_err(|e| anyhow!("the tokenizer fails: {e}")),
-        Err(_) => bail!("the tokenizer panics: its tokenizer.json is damaged"),
-    }
-}
-
-/// Catches a panic of `work`, and keeps it off standard error: the caller tells it in words. Other threads' panics go
-/// untold for as long as that takes, which is while nothing but reading input runs beside it.
-fn quietly<T>(work: impl FnOnce() -> T) -> std::thread::Result<T> {
+/// If `work` panics.
+pub(super) fn quietly<T>(work: impl FnOnce() -> T) -> Result<T> {
     static HOOK: Mutex<()> = Mutex::new(());
     let _alone = HOOK.lock().unwrap_or_else(PoisonError::into_inner);
     let hook = take_hook();
     set_hook(Box::new(|_| {}));
     let outcome = catch_unwind(AssertUnwindSafe(work));
     set_hook(hook);
-    outcome
+    outcome.map_err(|_| anyhow!("the tokenizers library panics"))
 }
 
 /// Every special token that a template writes must be among those that it defines.
@@ -80,6 +80,16 @@ fn check_template(post_processor: &Value) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A damaged character map panics, or asks for more memory than there is.
+fn check_charsmaps(normalizer: &Value) -> Result<()> {
+    for inner in normalizer["normalizers"].as_array().into_iter().flatten() {
+        check_charsmaps(inner)?;
+    }
+    let Some(map) = normalizer["precompiled_charsmap"].as_str() else { return Ok(()) };
+    let map = BASE64_STANDARD.decode(map).context("normalizer.precompiled_charsmap is not base64")?;
+    Charsmap::parse(&map).context("normalizer.precompiled_charsmap is damaged").map(drop)
 }
 
 #[cfg(test)]
@@ -116,12 +126,15 @@ mod tests {
 
     #[test]
     fn mutated_tokenizers_do_no_harm() {
-        let vocab = b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nrain\n##s\nin\n";
-        let none = crate::checkpoint::files::CheckpointFiles::Folder("/nonexistent".into());
-        let settings = crate::tokenization::tokenizer_config::TokenizerConfig::load(&none).unwrap();
-        let small = crate::tokenization::vocab::build(vocab, &settings).unwrap().to_string(true).unwrap();
-        crate::fuzzing::fuzz(&[small.as_bytes()], |json| {
-            parse(json).is_ok_and(|tokenizer| probe(&tokenizer, "RAINS in [SEP] Spa\u{ed}n!").is_ok())
+        let fixtures = [
+            &include_bytes!("../../tests/fixtures/tokenizers/roberta-json/tokenizer.json")[..],
+            include_bytes!("../../tests/fixtures/tokenizers/unigram-json/tokenizer.json"),
+        ];
+        crate::fuzzing::fuzz(&fixtures, |json| {
+            parse(json).is_ok_and(|tokenizer| {
+                let encoded = quietly(|| tokenizer.encode_fast("RAINS in <mask> Spa\u{ed}n! ﬁ", true));
+                encoded.is_ok_and(|encoded| encoded.is_ok())
+            })
         });
     }
 }

@@ -18,4 +18,5 @@ mod random;
 mod reader_fuzz;
 mod readme;
 mod structured;
+mod tokenizers;
 mod weights;

@@ -2,13 +2,12 @@
 
 use super::cache::RepoCache;
 use super::names::{printable, Commit, RepoPath};
+use crate::checkpoint::files::TOKENIZER_FILES;
 use std::collections::BTreeSet;
 use std::path::Path;
 
 const CONFIG: &str = "config.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
-/// Either of them is enough to tokenize; the first is preferred.
-const TOKENIZERS: [&str; 2] = ["tokenizer.json", "vocab.txt"];
 /// What the tokenizer reads beside, where it is there.
 const TOKENIZER_EXTRAS: [&str; 3] = [TOKENIZER_CONFIG, "special_tokens_map.json", "added_tokens.json"];
 /// The layouts of the weights, the preferred first: a file, or an index that names the files.
@@ -66,20 +65,24 @@ pub(super) fn select(listed: &BTreeSet<RepoPath>) -> Result<Selection, String> {
     let config = has(CONFIG).ok_or_else(|| {
         format!("has no config.json, so it is no checkpoint of transformers; it has {}", enumerate(listed.iter()))
     })?;
-    if !TOKENIZERS.iter().any(|name| has(name).is_some()) {
-        return Err(format!("has neither tokenizer.json nor vocab.txt; it has {}", enumerate(listed.iter())));
+    if !TOKENIZER_FILES.iter().any(|names| names.iter().all(|name| has(name).is_some())) {
+        return Err(format!("has neither tokenizer.json nor a vocabulary; it has {}", enumerate(listed.iter())));
     }
     let (weights, sharded) = WEIGHTS
         .iter()
         .find_map(|(name, sharded)| Some((has(name)?, *sharded)))
         .ok_or_else(|| missing_weights(listed))?;
-    let optional = TOKENIZER_EXTRAS.iter().chain(&TOKENIZERS);
     Ok(Selection {
-        descriptions: std::iter::once(config).chain(optional.filter_map(|name| has(name))).collect(),
+        descriptions: std::iter::once(config).chain(tokenizer_files().filter_map(has)).collect(),
         weights,
         sharded,
         absent: RepoPath::parse(TOKENIZER_CONFIG).filter(|path| !listed.contains(path)).into_iter().collect(),
     })
+}
+
+/// All files that a tokenizer may be made of.
+fn tokenizer_files() -> impl Iterator<Item = &'static str> {
+    TOKENIZER_EXTRAS.into_iter().chain(TOKENIZER_FILES.iter().copied().flatten().copied())
 }
 
 fn missing_weights(listed: &BTreeSet<RepoPath>) -> String {
@@ -128,13 +131,13 @@ pub(super) fn completeness(cache: &RepoCache, commit: &Commit) -> Completeness {
     if !has(CONFIG) {
         lacks.push(CONFIG.to_string());
     }
-    if !TOKENIZERS.iter().any(|name| has(name)) {
-        lacks.push(TOKENIZERS.join(" or "));
+    if !TOKENIZER_FILES.iter().any(|names| names.iter().all(|name| has(name))) {
+        lacks.push("tokenizer.json or a vocabulary".to_string());
     }
     lacks.extend(lacking_weights(&folder));
     let tree = cache.tree(commit);
     if let Some(tree) = &tree {
-        let wanted = |path: &RepoPath| TOKENIZER_EXTRAS.iter().chain(&TOKENIZERS).any(|name| *name == path.as_str());
+        let wanted = |path: &RepoPath| tokenizer_files().any(|name| name == path.as_str());
         lacks.extend(
             tree.iter()
                 .filter(|(path, size)| differs(&folder, path, *size, wanted(path)))
@@ -176,8 +179,7 @@ fn lacking_weights(folder: &Path) -> Vec<String> {
 /// The checkpoint's files that lie in `folder`, sorted.
 pub(super) fn present(folder: &Path) -> Vec<RepoPath> {
     let single = std::iter::once(CONFIG)
-        .chain(TOKENIZERS)
-        .chain(TOKENIZER_EXTRAS)
+        .chain(tokenizer_files())
         .chain(WEIGHTS.iter().map(|(name, _)| *name).find(|name| folder.join(name).is_file()))
         .filter_map(RepoPath::parse);
     let weights = WEIGHTS.iter().find(|(name, _)| folder.join(name).is_file());
@@ -219,14 +221,23 @@ mod tests {
     }
 
     #[test]
+    fn the_files_of_every_tokenizer_are_fetched() {
+        for names in TOKENIZER_FILES {
+            let selection = select(&listing(&[names, &["config.json", "model.safetensors"]].concat())).unwrap();
+            let fetched: Vec<&str> = selection.descriptions.iter().map(RepoPath::as_str).collect();
+            assert!(names.iter().all(|name| fetched.contains(name)), "{fetched:?}");
+        }
+    }
+
+    #[test]
     fn an_unreadable_repository_says_what_it_has() {
         let fault = select(&listing(&["config.json", "vocab.txt", "flax_model.msgpack", "tf_model.h5", "README.md"]));
         let fault = fault.unwrap_err();
         assert!(fault.contains("it has flax_model.msgpack, tf_model.h5:"), "{fault}");
         let fault = select(&listing(&["vocab.txt", "model.safetensors"])).unwrap_err();
         assert!(fault.contains("has no config.json"), "{fault}");
-        let fault = select(&listing(&["config.json", "model.safetensors", "spiece.model"])).unwrap_err();
-        assert!(fault.contains("has neither tokenizer.json nor vocab.txt; it has config.json"), "{fault}");
+        let fault = select(&listing(&["config.json", "model.safetensors", "vocab.json"])).unwrap_err();
+        assert!(fault.contains("has neither tokenizer.json nor a vocabulary; it has config.json"), "{fault}");
         let fault = select(&listing(&["config.json", "vocab.txt"])).unwrap_err();
         assert!(fault.contains("it has no weights at all"), "{fault}");
     }
