@@ -4,7 +4,7 @@ use crate::batching::{batches, Batch, BatchLimits};
 use crate::checkpoint::config::ScoreFunction;
 use crate::checkpoint::Checkpoint;
 use crate::kernels::{Parallelism, Precision};
-use crate::model::{Backend, BackendChoice, BertForSequenceClassification};
+use crate::model::{Backend, BackendChoice, SequenceClassifier};
 use crate::prediction::Prediction;
 use crate::tokenization::{Encoding, Tokenization};
 use anyhow::{ensure, Context, Result};
@@ -37,7 +37,7 @@ pub struct ClassifierOptions {
 /// A checkpoint, ready to classify.
 pub struct Classifier {
     tokenization: Tokenization,
-    model: BertForSequenceClassification,
+    model: SequenceClassifier,
     labels: Vec<String>,
     score_function: ScoreFunction,
     backend: Backend,
@@ -58,7 +58,7 @@ impl Classifier {
         let num_labels = checkpoint.num_labels()?;
         let labels = config.labels(options.labels.as_deref(), num_labels)?;
         let backend = options.backend.open()?;
-        let model = BertForSequenceClassification::load(&checkpoint.weights, config, num_labels, backend.clone())
+        let model = SequenceClassifier::load(&checkpoint.weights, &config.architecture, num_labels, backend.clone())
             .with_context(|| format!("cannot build the model from {}", checkpoint.files))?;
         let fast = if backend.device().is_cpu() { CPU_BATCH_TOKENS } else { GPU_BATCH_TOKENS };
         let batch_limits = BatchLimits { max_batch_tokens: options.max_batch_tokens.unwrap_or(fast) };
@@ -66,7 +66,7 @@ impl Classifier {
             tokenization,
             model,
             labels,
-            score_function: config.score_function,
+            score_function: config.score_function(num_labels),
             backend,
             batch_limits,
             has_run: AtomicBool::new(false),
@@ -143,11 +143,10 @@ impl Classifier {
     }
 
     fn logits_observed(&self, encodings: &[Encoding], on_batch: &(dyn Fn(usize) + Sync)) -> Result<Vec<Vec<f32>>> {
-        let sequences: Vec<&[u32]> = encodings.iter().map(|encoding| encoding.input_ids.as_slice()).collect();
-        let batches = batches(&sequences, self.batch_limits);
+        let batches = batches(encodings, self.batch_limits);
         // Inside the pool from here on, rather than a journey to it for each of a model's operations.
         let rows = rayon::scope(|_| self.forward_all(&batches, on_batch))?;
-        let mut logits = vec![Vec::new(); sequences.len()];
+        let mut logits = vec![Vec::new(); encodings.len()];
         for (&position, row) in batches.iter().flat_map(|batch| &batch.positions).zip(rows.into_iter().flatten()) {
             ensure!(
                 row.iter().all(|logit| logit.is_finite()),

@@ -99,26 +99,35 @@ impl Checkpoint {
                 (CheckpointFiles::Folder(snapshot.folder), name)
             }
         };
-        let file = files.find("config.json").with_context(|| format!("{name} has no config.json"))?;
+        let file = files.find("config.json").with_context(|| match files.find("adapter_config.json") {
+            Some(_) => format!(
+                "{name} is a PEFT adapter (adapter_config.json), which is nothing without the model that it adapts: merge it \
+                 into that model and save the result"
+            ),
+            None => format!("{name} has no config.json"),
+        })?;
         let config = Config::parse(&file.read(config::MAX_FILE_SIZE)?, &file.to_string())?;
         let weights = Weights::open(&files)?;
         Ok(Checkpoint { files, config, weights, name })
     }
 
-    /// The number of classes: the rows of the classifier.
+    /// The number of outputs: the rows of the last layer.
     ///
     /// # Errors
-    /// Where there is no classifier.
+    /// If there is no such layer.
     pub fn num_labels(&self) -> Result<usize> {
-        let shape = self.weights.shape("classifier.weight").with_context(|| {
-            format!("{} has no tensor classifier.weight: the checkpoint was never trained to classify", self.files)
+        let name = format!("{}.weight", self.config.architecture.head.output);
+        let shape = self.weights.shape(&name).with_context(|| {
+            format!("{} has no tensor {name}: the checkpoint was never trained to classify", self.files)
         })?;
-        ensure!(
-            shape.len() == 2,
-            "{}: classifier.weight has the shape {shape:?}, not (labels, hidden_size)",
-            self.files
-        );
+        ensure!(shape.len() == 2, "{}: {name} has the shape {shape:?}, not (labels, hidden_size)", self.files);
         Ok(shape[0])
+    }
+
+    /// How many numbers the tensors consist of.
+    pub fn num_parameters(&self) -> usize {
+        let shapes = self.weights.names().filter_map(|name| self.weights.shape(name));
+        shapes.map(|shape| shape.iter().product::<usize>()).sum()
     }
 }
 

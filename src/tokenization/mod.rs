@@ -18,10 +18,12 @@ use tokenizers::{ModelWrapper, NormalizerWrapper, PreTokenizerWrapper, Tokenizer
 const MAX_FILE_SIZE: usize = 128 << 20;
 
 /// The token ids of one text, `[CLS]` and `[SEP]` included.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Encoding {
     /// At most the limit of them.
     pub input_ids: Vec<u32>,
+    /// The type of each token; empty if all are 0.
+    pub token_type_ids: Vec<u32>,
     /// Whether the end of the text was left out.
     pub truncated: bool,
 }
@@ -49,7 +51,7 @@ impl Tokenization {
     pub fn load(files: &CheckpointFiles, config: &Config, asked_max_length: Option<usize>) -> Result<Tokenization> {
         let settings = TokenizerConfig::load(files)?;
         let tokenizer = load_tokenizer(files, &settings)?;
-        let rows = config.vocab_size;
+        let rows = config.vocab_size();
         let tokens = tokenizer.get_vocab_size(true);
         ensure!(
             tokens <= rows,
@@ -95,7 +97,7 @@ impl Tokenization {
                 self.vocab_size
             );
         }
-        Ok(Encoding { input_ids, truncated })
+        Ok(Encoding { input_ids, token_type_ids: Vec::new(), truncated })
     }
 
     /// Many texts, in parallel, in order.
@@ -160,12 +162,12 @@ fn max_length(
     asked: Option<usize>,
     special_tokens: usize,
 ) -> Result<usize> {
-    let positions = config.max_position_embeddings;
+    let positions = config.max_length();
     let limit = match asked {
         Some(asked) => {
             ensure!(
                 asked <= positions,
-                "--max-length {asked} is more than the model takes: its max_position_embeddings is {positions}"
+                "--max-length {asked} is more than the model takes: {positions} by its config.json"
             );
             asked
         }

@@ -121,7 +121,7 @@ fn three_products_of_bf16_agree_with_transformers() {
 fn candles_own_operations_agree_with_transformers() {
     let (difference, labels_agree) = compare(BackendChoice::candle());
     assert!(difference <= TOLERANCE && labels_agree, "off by {difference}");
-    // Every tensor is rounded to 8 bits of a fraction, the sums and the logits (up to 9 in size) among them.
+    // Every tensor is rounded to 8 bits of a fraction, the sums and the logits (up to 5.3 in size) among them.
     let bf16 = BackendChoice { precision: Some(Precision::Bf16), ..BackendChoice::candle() };
     let (difference, labels_agree) = compare(bf16);
     assert!(difference > TOLERANCE && difference <= 0.4 && labels_agree, "bf16: off by {difference}");
