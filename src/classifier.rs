@@ -50,7 +50,7 @@ impl Classifier {
     /// Loads the tokenizer and the model.
     ///
     /// # Errors
-    /// Where a file of the checkpoint is missing, damaged or does not fit the others, an option does not fit the
+    /// If a file of the checkpoint is missing, damaged or does not fit the others, an option does not fit the
     /// checkpoint, or the device cannot be opened.
     pub fn load(checkpoint: &Checkpoint, options: &ClassifierOptions) -> Result<Classifier> {
         let config = &checkpoint.config;
@@ -96,7 +96,7 @@ impl Classifier {
     /// The token ids of each text, in order.
     ///
     /// # Errors
-    /// Where the tokenizer fails.
+    /// If the tokenizer fails.
     pub fn encode(&self, texts: &[&str]) -> Result<Vec<Encoding>> {
         self.tokenization.encode_all(texts)
     }
@@ -104,7 +104,7 @@ impl Classifier {
     /// A prediction for each text, in order; `None` for one that is empty or only white space.
     ///
     /// # Errors
-    /// Where the tokenizer or the device fails, or the model gives a logit that is no number.
+    /// If the tokenizer or the device fails, or the model gives a logit that is not a number.
     pub fn classify(&self, texts: &[&str]) -> Result<Vec<Option<Prediction>>> {
         self.classify_observed(texts, &|_| {})
     }
@@ -137,7 +137,7 @@ impl Classifier {
     /// The logits of each encoding, in order: one for each class.
     ///
     /// # Errors
-    /// Where the device fails, or a logit is no finite number.
+    /// If the device fails, or a logit is not a finite number.
     pub fn logits(&self, encodings: &[Encoding]) -> Result<Vec<Vec<f32>>> {
         self.logits_observed(encodings, &|_| {})
     }
@@ -157,7 +157,7 @@ impl Classifier {
         Ok(logits)
     }
 
-    /// The logits of each batch. Where there are batches enough, each thread takes its own, which keeps a core on data in
+    /// The logits of each batch. If there are enough batches, each thread takes its own, which keeps a core on data in
     /// its own cache; few batches are shared out among the threads operation by operation. candle takes one at a time and
     /// shares it out itself.
     fn forward_all(&self, batches: &[Batch], on_batch: &(dyn Fn(usize) + Sync)) -> Result<Vec<Vec<Vec<f32>>>> {

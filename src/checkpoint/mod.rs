@@ -8,7 +8,7 @@ pub mod hub;
 pub mod weights;
 
 use anyhow::{ensure, Context, Result};
-use config::Config;
+use config::{Config, ProblemType};
 use files::CheckpointFiles;
 use hub::{Hub, ModelId, Revision};
 use std::fmt;
@@ -39,7 +39,7 @@ impl CheckpointSpec {
     /// all else is an id.
     ///
     /// # Errors
-    /// A sentence, where `model` is neither a path nor an id, or a revision is asked of what has none.
+    /// A sentence, if `model` is neither a path nor an id, or a revision is asked of what has none.
     pub fn parse(model: &str, revision: Option<&str>) -> Result<CheckpointSpec, String> {
         if model.is_empty() {
             return Err("--model is empty: give a Hub id, a folder, or `builtin`".into());
@@ -80,7 +80,7 @@ impl Checkpoint {
     /// Finds the files, reads config.json and opens the weights.
     ///
     /// # Errors
-    /// Where the checkpoint cannot be had, config.json is missing or not one that agnews can run, or there are no
+    /// If the checkpoint cannot be had, config.json is missing or not one that agnews can run, or there are no
     /// weights that can be read.
     pub fn open(spec: &CheckpointSpec, hub: &Hub) -> Result<Checkpoint> {
         let (files, name) = match spec {
@@ -124,11 +124,46 @@ impl Checkpoint {
         Ok(shape[0])
     }
 
-    /// How many numbers the tensors consist of.
-    pub fn num_parameters(&self) -> usize {
+    /// What the checkpoint is, without building the model.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::num_labels`] and [`Config::labels`].
+    pub fn describe(&self) -> Result<Description> {
+        let architecture = &self.config.architecture;
+        let num_labels = self.num_labels()?;
         let shapes = self.weights.names().filter_map(|name| self.weights.shape(name));
-        shapes.map(|shape| shape.iter().product::<usize>()).sum()
+        Ok(Description {
+            model_type: self.config.model_type,
+            layers: architecture.layers.len(),
+            hidden_size: architecture.hidden_size,
+            heads: architecture.heads,
+            parameters: shapes.map(|shape| shape.iter().product::<usize>()).sum(),
+            max_length: architecture.max_length,
+            problem_type: self.config.problem(num_labels),
+            labels: self.config.labels(None, num_labels)?,
+        })
     }
+}
+
+/// What a checkpoint is, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Description {
+    /// The family, as `model_type` names it.
+    pub model_type: &'static str,
+    /// Layers that a text goes through.
+    pub layers: usize,
+    /// Width of the hidden states.
+    pub hidden_size: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Numbers that the tensors consist of; parameters that layers share count once.
+    pub parameters: usize,
+    /// The longest text that the model takes, in tokens with the special ones. The tokenizer's own limit may be lower.
+    pub max_length: usize,
+    /// What it was trained for.
+    pub problem_type: ProblemType,
+    /// The names of the classes, in id order.
+    pub labels: Vec<String>,
 }
 
 impl fmt::Display for Checkpoint {

@@ -248,4 +248,13 @@ mod tests {
             assert!(y[4].is_nan(), "{level}");
         }
     }
+    #[test]
+    fn tanh_is_that_of_the_standard_library() {
+        for level in levels() {
+            let xs = range(9.0);
+            let ys = map(level, Function::Activation(Activation::Tanh), &xs);
+            assert!(xs.iter().zip(ys).all(|(x, y)| y == x.tanh()), "{level}");
+            assert!(map(level, Function::Activation(Activation::Tanh), &[f32::NAN])[0].is_nan(), "{level}");
+        }
+    }
 }

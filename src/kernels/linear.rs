@@ -2,7 +2,7 @@
 //!
 //! Weights may stay where they are and as they are, row-major (out, in), in a mapped file for instance. A few panels'
 //! worth of their rows is turned into the layout that the product reads as it goes, in each call: a third of a cycle for
-//! each weight, where a row of x costs a sixteenth (AVX-512, float32). That is a tenth of the time at 50 rows and a
+//! each weight, while a row of x costs a sixteenth (AVX-512, float32). That is a tenth of the time at 50 rows and a
 //! fiftieth at 250, and for a single text it is less than a copy of the model costs to make. For more than one the weights
 //! are better packed once: see `weight.rs`.
 
@@ -71,7 +71,7 @@ impl Linear<'_> {
     /// Numbers of a row of x.
     ///
     /// # Panics
-    /// Where the weights do not fit the bias, or packed ones the level or the precision.
+    /// If the weights do not fit the bias, or packed ones the level or the precision.
     pub fn in_dim(&self, level: Level) -> usize {
         let out = self.bias.len();
         match self.weight {
@@ -92,7 +92,7 @@ impl Linear<'_> {
 /// Applies `layer` to `x`, (rows, in), and gives (rows, out), `combined` with an operand of the result's shape.
 ///
 /// # Panics
-/// Where a slice's length disagrees with the others, or packed weights are for another level or precision.
+/// If a slice's length disagrees with the others, or packed weights are for another level or precision.
 pub fn linear(level: Level, parallelism: Parallelism, layer: Linear, x: &[f32], combined: Combined) -> Vec<f32> {
     let out = layer.bias.len();
     let k = layer.in_dim(level);
@@ -238,7 +238,7 @@ struct PackedRows {
     /// Rows of a block that there is room for.
     room: usize,
     lanes: *mut f32,
-    /// The step and the place of 0 of each row's grid, where the precision has one.
+    /// The step and the place of 0 of each row's grid, if the precision has one.
     grids: *mut f32,
 }
 
@@ -581,6 +581,25 @@ mod tests {
                     y,
                     "{what}, packed"
                 );
+            }
+        }
+    }
+
+    /// A gate is the product with the other operand, to the bit, packed or not.
+    #[test]
+    fn a_result_is_multiplied_by_its_gate() {
+        let mut random = Random::new(8);
+        let (rows, k, out) = (37, 70, 45);
+        let (x, weight, bias) = (random.floats(rows * k, 1.0), random.floats(out * k, 1.0), random.floats(out, 1.0));
+        let factor = random.floats(rows * out, 1.0);
+        for (level, precision) in levels().flat_map(|level| Precision::ALL.map(|precision| (level, precision))) {
+            let weight = Weight::Stored(&weight);
+            let layer = Linear { weight, bias: &bias, activation: Activation::Gelu, precision };
+            let alone = linear(level, Parallelism::Single, layer, &x, Combined::Alone);
+            let expected: Vec<f32> = alone.iter().zip(&factor).map(|(y, factor)| y * factor).collect();
+            for parallelism in [Parallelism::Single, Parallelism::Pool] {
+                let gated = linear(level, parallelism, layer, &x, Combined::Times(&factor));
+                assert_eq!(gated, expected, "{level}, {precision}");
             }
         }
     }

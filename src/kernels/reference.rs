@@ -160,7 +160,7 @@ fn rotate(x: &[f64], position: usize, cos: &[f32], sin: &[f32]) -> Vec<f64> {
     first.chain(second).collect()
 }
 
-/// Panics where `got` is further from `truth` than `tolerance` times `size`.
+/// Panics if `got` is further from `truth` than `tolerance` times `size`.
 pub(super) fn assert_close(got: &[f32], truth: &[f64], size: &[f64], tolerance: f64, what: &str) {
     assert_eq!(got.len(), truth.len(), "{what}");
     for (i, ((&got, &truth), &size)) in got.iter().zip(truth).zip(size).enumerate() {

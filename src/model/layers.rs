@@ -130,7 +130,7 @@ impl Linear {
         }
     }
 
-    /// Packs the weights for the kernels, where that makes products faster. Takes one thread, for which others may wait.
+    /// Packs the weights for the kernels, if that makes products faster. Takes one thread; others may wait for it.
     pub(super) fn pack(&self) {
         if let LinearWeights::Kernel(weights) = &self.weights {
             if PackedWeight::is_of_use(weights.level, weights.precision) {

@@ -105,7 +105,7 @@ fn every_level_agrees_with_transformers() {
     }
 }
 
-/// The precision that is taken where nothing is asked for, on every level that would take it.
+/// The precision that is taken if nothing is asked for, on every level that would take it.
 #[test]
 fn three_products_of_bf16_agree_with_transformers() {
     for level in Level::ALL.into_iter().filter(|level| level.is_supported()) {

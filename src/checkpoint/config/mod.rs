@@ -136,6 +136,15 @@ impl Config {
         self.architecture.max_length
     }
 
+    /// What the checkpoint was trained for: `problem_type`, else what transformers takes for granted of `num_labels`
+    /// outputs.
+    pub fn problem(&self, num_labels: usize) -> ProblemType {
+        self.problem_type.unwrap_or(match num_labels {
+            1 => ProblemType::Regression,
+            _ => ProblemType::SingleLabel,
+        })
+    }
+
     /// How the logits of `num_labels` outputs become scores.
     pub fn score_function(&self, num_labels: usize) -> ScoreFunction {
         match self.problem_type {
@@ -150,7 +159,7 @@ impl Config {
     /// `LABEL_0` to `LABEL_3`, else `LABEL_n`.
     ///
     /// # Errors
-    /// Where names and rows differ in number.
+    /// If names and rows differ in number.
     pub fn labels(&self, asked: Option<&[String]>, num_labels: usize) -> Result<Vec<String>> {
         if let Some(asked) = asked {
             ensure!(
@@ -284,10 +293,127 @@ mod tests {
         assert_eq!(other.labels(None, 4).unwrap(), ["LABEL_0", "LABEL_1", "LABEL_2", "LABEL_3"]);
     }
 
+    /// The configs of the tests' checkpoints, by folder.
+    fn fixtures() -> Vec<(String, Value)> {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families");
+        let folders = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let configs = folders.filter(|path| path.is_dir()).map(|path| {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            (name, serde_json::from_slice(&std::fs::read(path.join("config.json")).unwrap()).unwrap())
+        });
+        configs.collect()
+    }
+
+    fn fixture(folder: &str, changes: &[(&str, Value)]) -> Result<Config> {
+        let (_, mut config) = fixtures().into_iter().find(|(name, _)| name == folder).unwrap();
+        for (field, value) in changes {
+            config[*field] = value.clone();
+        }
+        Config::parse(config.to_string().as_bytes(), "config.json")
+    }
+
+    #[test]
+    fn every_family_has_a_fixture() {
+        let fixtures = fixtures();
+        for family in FAMILIES.iter().filter(|family| family.model_type != "xlm-roberta") {
+            assert!(
+                fixtures.iter().any(|(_, config)| config["model_type"] == family.model_type),
+                "{}",
+                family.model_type
+            );
+        }
+        for (name, config) in fixtures {
+            Config::parse(config.to_string().as_bytes(), &name).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_a_family_cannot_honour_is_named() {
+        for (folder, field, value) in [
+            ("distilbert", "dim", Value::from(0)),
+            ("distilbert", "activation", "silu".into()),
+            ("roberta", "pad_token_id", 49.into()),
+            ("roberta", "pad_token_id", (-1).into()),
+            ("roberta", "position_embedding_type", "relative_key_query".into()),
+            ("albert", "num_hidden_groups", 4.into()),
+            ("albert", "embedding_size", 0.into()),
+            ("electra", "embedding_size", "wide".into()),
+            ("mpnet", "max_position_embeddings", 2.into()),
+            ("deberta-v2", "conv_kernel_size", 3.into()),
+            ("deberta-v2", "embedding_size", 9.into()),
+            ("deberta-v2", "pooler_hidden_size", 9.into()),
+            ("deberta-v2", "position_buckets", 3.into()),
+            ("deberta-v2", "max_relative_positions", 5.into()),
+            ("deberta-v2", "relative_attention", false.into()),
+            ("deberta-v2", "type_vocab_size", (-1).into()),
+            ("deberta-v2", "pooler_hidden_act", "mish".into()),
+            ("modernbert", "num_attention_heads", 2.into()),
+            ("modernbert", "classifier_pooling", "max".into()),
+            ("modernbert", "layer_types", serde_json::json!(["full_attention"])),
+            ("modernbert", "rope_parameters", serde_json::json!({"full_attention": {"rope_type": "yarn"}})),
+            ("modernbert", "rope_scaling", serde_json::json!({"type": "linear"})),
+            ("modernbert", "global_rope_theta", (-3).into()),
+            ("modernbert", "norm_eps", 2.into()),
+        ] {
+            let error = fixture(folder, &[(field, value.clone())]).expect_err(&format!("{folder}: {field} = {value}"));
+            assert!(format!("{error:#}").contains(field), "{folder}: {field} = {value}: {error:#}");
+        }
+    }
+
+    /// Absent fields have transformers' defaults.
+    #[test]
+    fn fields_that_are_null_count_as_absent() {
+        let albert = fixture("albert", &[("embedding_size", Value::Null), ("hidden_act", Value::Null)]).unwrap();
+        assert_eq!(albert.architecture.embeddings.size, 128);
+        assert_eq!(albert.architecture.activation, Activation::GeluTanh);
+        let deberta = fixture("deberta-v2", &[("pooler_hidden_size", Value::Null)]).unwrap();
+        assert_eq!(deberta.architecture.norm.eps, 1e-7);
+    }
+
+    #[test]
+    fn modernbert_reads_the_files_of_transformers_4_and_5() {
+        let older = [("global_rope_theta", 9e4.into()), ("local_rope_theta", 5e3.into())];
+        let newer = [
+            ("layer_types", serde_json::json!(["full_attention", "sliding_attention", "full_attention"])),
+            (
+                "rope_parameters",
+                serde_json::json!({"full_attention": {"rope_type": "default", "rope_theta": 9e4},
+                                   "sliding_attention": {"rope_type": "default", "rope_theta": 5e3}}),
+            ),
+            ("global_attn_every_n_layers", Value::Null),
+        ];
+        for config in [fixture("modernbert", &older).unwrap(), fixture("modernbert", &newer).unwrap()] {
+            let layers = config.architecture.layers.iter().map(|layer| (layer.window, layer.rotary_base));
+            let expected = [(None, Some(9e4)), (Some(5), Some(5e3)), (None, Some(9e4))];
+            assert_eq!(layers.collect::<Vec<_>>(), expected);
+        }
+    }
+
+    #[test]
+    fn positions_of_roberta_begin_behind_the_padding() {
+        let roberta = fixture("roberta", &[("max_position_embeddings", 514.into())]).unwrap();
+        assert_eq!(roberta.max_length(), 512);
+        assert_eq!(fixture("camembert-padding", &[]).unwrap().max_length(), 46);
+    }
+
+    #[test]
+    fn scores_follow_the_problem() {
+        let of = |problem: Value| with("problem_type", problem).unwrap();
+        assert_eq!(of("multi_label_classification".into()).score_function(3), ScoreFunction::Sigmoid);
+        assert_eq!(of("single_label_classification".into()).score_function(3), ScoreFunction::Softmax);
+        assert_eq!(of(Value::Null).score_function(1), ScoreFunction::Sigmoid);
+        assert_eq!(of(Value::Null).problem(1), ProblemType::Regression);
+        assert_eq!(of(Value::Null).problem(2), ProblemType::SingleLabel);
+    }
+
     #[test]
     fn mutated_configs_do_no_harm() {
-        let full = include_bytes!("../builtin/config.json");
-        crate::fuzzing::fuzz(&[full, SMALL.as_bytes()], |json| {
+        let full = include_bytes!("../builtin/config.json").to_vec();
+        let mut seeds: Vec<Vec<u8>> =
+            fixtures().into_iter().map(|(_, config)| config.to_string().into_bytes()).collect();
+        seeds.extend([full, SMALL.as_bytes().to_vec()]);
+        let seeds: Vec<&[u8]> = seeds.iter().map(Vec::as_slice).collect();
+        crate::fuzzing::fuzz(&seeds, |json| {
             let config = Config::parse(json, "config.json");
             config.is_ok_and(|config| config.labels(None, 4).is_ok() && config.max_length() > 0)
         });

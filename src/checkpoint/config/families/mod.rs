@@ -141,7 +141,7 @@ fn positions_after_padding(rows: usize, padding_id: usize) -> Result<(AbsolutePo
     let first = padding_id + 1;
     ensure!(
         rows > first,
-        "max_position_embeddings is {rows}, which leaves no position behind pad_token_id {padding_id}, where they begin"
+        "max_position_embeddings is {rows}, which leaves no position behind pad_token_id {padding_id}"
     );
     Ok((AbsolutePositions { rows, first, padding_id: Some(padding_id as u32) }, rows - first))
 }
