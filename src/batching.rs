@@ -1,5 +1,7 @@
 //! Encodings to batches: sorted by length, cut by a token budget, each sequence with its place of origin. Pure.
 
+use crate::tokenization::Encoding;
+
 /// What a batch may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchLimits {
@@ -14,6 +16,8 @@ pub struct Batch {
     pub positions: Vec<usize>,
     /// Token ids of all sequences, `offsets.last()` of them.
     pub input_ids: Vec<u32>,
+    /// The type of each token; empty if all are 0.
+    pub token_type_ids: Vec<u32>,
     /// Start of each sequence in `input_ids`, and the end of the last: one more than there are sequences.
     pub offsets: Vec<usize>,
 }
@@ -23,9 +27,16 @@ impl Batch {
         Batch { offsets: vec![0], ..Batch::default() }
     }
 
-    fn push(&mut self, position: usize, input_ids: &[u32]) {
+    fn push(&mut self, position: usize, encoding: &Encoding) {
         self.positions.push(position);
-        self.input_ids.extend_from_slice(input_ids);
+        if !encoding.token_type_ids.is_empty() {
+            self.token_type_ids.resize(self.input_ids.len(), 0);
+            self.token_type_ids.extend_from_slice(&encoding.token_type_ids);
+        }
+        self.input_ids.extend_from_slice(&encoding.input_ids);
+        if !self.token_type_ids.is_empty() {
+            self.token_type_ids.resize(self.input_ids.len(), 0);
+        }
         self.offsets.push(self.input_ids.len());
     }
 
@@ -45,21 +56,22 @@ impl Batch {
     }
 }
 
-/// Cuts `sequences` (token ids each) into batches, longest first, so that sequences of a batch are alike in length
-/// and the last batches, which threads share out at the end, are the cheap ones.
-pub fn batches(sequences: &[&[u32]], limits: BatchLimits) -> Vec<Batch> {
-    let mut order: Vec<usize> = (0..sequences.len()).collect();
-    order.sort_by_key(|&position| (std::cmp::Reverse(sequences[position].len()), position));
+/// Cuts `encodings` into batches, longest first, so that sequences of a batch are alike in length and the last batches,
+/// which threads share out at the end, are the cheap ones.
+pub fn batches(encodings: &[Encoding], limits: BatchLimits) -> Vec<Batch> {
+    let length = |position: usize| encodings[position].input_ids.len();
+    let mut order: Vec<usize> = (0..encodings.len()).collect();
+    order.sort_by_key(|&position| (std::cmp::Reverse(length(position)), position));
     let mut batches: Vec<Batch> = Vec::new();
     for position in order {
-        let sequence = sequences[position];
+        let encoding = &encodings[position];
         match batches.last_mut() {
-            Some(batch) if batch.input_ids.len() + sequence.len() <= limits.max_batch_tokens => {
-                batch.push(position, sequence)
+            Some(batch) if batch.input_ids.len() + length(position) <= limits.max_batch_tokens => {
+                batch.push(position, encoding)
             }
             _ => {
                 let mut batch = Batch::new();
-                batch.push(position, sequence);
+                batch.push(position, encoding);
                 batches.push(batch);
             }
         }
@@ -72,9 +84,19 @@ mod tests {
     use super::*;
 
     fn cut(lengths: &[usize], max_batch_tokens: usize) -> Vec<Batch> {
-        let sequences: Vec<Vec<u32>> = lengths.iter().enumerate().map(|(i, &n)| vec![i as u32; n]).collect();
-        let sequences: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
-        batches(&sequences, BatchLimits { max_batch_tokens })
+        let encode = |(i, &n): (usize, &usize)| Encoding { input_ids: vec![i as u32; n], ..Encoding::default() };
+        let encodings: Vec<Encoding> = lengths.iter().enumerate().map(encode).collect();
+        batches(&encodings, BatchLimits { max_batch_tokens })
+    }
+
+    #[test]
+    fn token_types_stay_with_their_tokens() {
+        let encoding =
+            |types: &[u32]| Encoding { input_ids: vec![7; 3], token_type_ids: types.to_vec(), ..Encoding::default() };
+        let encodings = [encoding(&[]), encoding(&[0, 1, 1]), encoding(&[])];
+        let batches = batches(&encodings, BatchLimits { max_batch_tokens: 100 });
+        assert_eq!(batches[0].token_type_ids, [0, 0, 0, 0, 1, 1, 0, 0, 0]);
+        assert!(cut(&[3, 2], 100)[0].token_type_ids.is_empty());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use crate::batching::{batches, Batch, BatchLimits};
 use crate::checkpoint::config::ScoreFunction;
 use crate::checkpoint::Checkpoint;
 use crate::kernels::{Parallelism, Precision};
-use crate::model::{Backend, BackendChoice, BertForSequenceClassification};
+use crate::model::{Backend, BackendChoice, SequenceClassifier};
 use crate::prediction::Prediction;
 use crate::tokenization::{Encoding, ModelInputs, Tokenization};
 use anyhow::{ensure, Context, Result};
@@ -37,7 +37,7 @@ pub struct ClassifierOptions {
 /// A checkpoint, ready to classify.
 pub struct Classifier {
     tokenization: Tokenization,
-    model: BertForSequenceClassification,
+    model: SequenceClassifier,
     labels: Vec<String>,
     score_function: ScoreFunction,
     backend: Backend,
@@ -50,20 +50,20 @@ impl Classifier {
     /// Loads the tokenizer and the model.
     ///
     /// # Errors
-    /// Where a file of the checkpoint is missing, damaged or does not fit the others, an option does not fit the
+    /// If a file of the checkpoint is missing, damaged or does not fit the others, an option does not fit the
     /// checkpoint, or the device cannot be opened.
     pub fn load(checkpoint: &Checkpoint, options: &ClassifierOptions) -> Result<Classifier> {
         let config = &checkpoint.config;
         let inputs = ModelInputs {
-            model_type: "bert",
-            vocab_size: config.vocab_size,
-            max_length: config.max_position_embeddings,
+            model_type: config.model_type,
+            vocab_size: config.vocab_size(),
+            max_length: config.max_length(),
         };
         let tokenization = Tokenization::load(&checkpoint.files, &inputs, options.max_length)?;
         let num_labels = checkpoint.num_labels()?;
         let labels = config.labels(options.labels.as_deref(), num_labels)?;
         let backend = options.backend.open()?;
-        let model = BertForSequenceClassification::load(&checkpoint.weights, config, num_labels, backend.clone())
+        let model = SequenceClassifier::load(&checkpoint.weights, &config.architecture, num_labels, backend.clone())
             .with_context(|| format!("cannot build the model from {}", checkpoint.files))?;
         let fast = if backend.device().is_cpu() { CPU_BATCH_TOKENS } else { GPU_BATCH_TOKENS };
         let batch_limits = BatchLimits { max_batch_tokens: options.max_batch_tokens.unwrap_or(fast) };
@@ -71,7 +71,7 @@ impl Classifier {
             tokenization,
             model,
             labels,
-            score_function: config.score_function,
+            score_function: config.score_function(num_labels),
             backend,
             batch_limits,
             has_run: AtomicBool::new(false),
@@ -101,7 +101,7 @@ impl Classifier {
     /// The token ids of each text, in order.
     ///
     /// # Errors
-    /// Where the tokenizer fails.
+    /// If the tokenizer fails.
     pub fn encode(&self, texts: &[&str]) -> Result<Vec<Encoding>> {
         self.tokenization.encode_all(texts)
     }
@@ -109,7 +109,7 @@ impl Classifier {
     /// A prediction for each text, in order; `None` for one that is empty or only white space.
     ///
     /// # Errors
-    /// Where the tokenizer or the device fails, or the model gives a logit that is no number.
+    /// If the tokenizer or the device fails, or the model gives a logit that is not a number.
     pub fn classify(&self, texts: &[&str]) -> Result<Vec<Option<Prediction>>> {
         self.classify_observed(texts, &|_| {})
     }
@@ -142,17 +142,16 @@ impl Classifier {
     /// The logits of each encoding, in order: one for each class.
     ///
     /// # Errors
-    /// Where the device fails, or a logit is no finite number.
+    /// If the device fails, or a logit is not a finite number.
     pub fn logits(&self, encodings: &[Encoding]) -> Result<Vec<Vec<f32>>> {
         self.logits_observed(encodings, &|_| {})
     }
 
     fn logits_observed(&self, encodings: &[Encoding], on_batch: &(dyn Fn(usize) + Sync)) -> Result<Vec<Vec<f32>>> {
-        let sequences: Vec<&[u32]> = encodings.iter().map(|encoding| encoding.input_ids.as_slice()).collect();
-        let batches = batches(&sequences, self.batch_limits);
+        let batches = batches(encodings, self.batch_limits);
         // Inside the pool from here on, rather than a journey to it for each of a model's operations.
         let rows = rayon::scope(|_| self.forward_all(&batches, on_batch))?;
-        let mut logits = vec![Vec::new(); sequences.len()];
+        let mut logits = vec![Vec::new(); encodings.len()];
         for (&position, row) in batches.iter().flat_map(|batch| &batch.positions).zip(rows.into_iter().flatten()) {
             ensure!(
                 row.iter().all(|logit| logit.is_finite()),
@@ -163,7 +162,7 @@ impl Classifier {
         Ok(logits)
     }
 
-    /// The logits of each batch. Where there are batches enough, each thread takes its own, which keeps a core on data in
+    /// The logits of each batch. If there are enough batches, each thread takes its own, which keeps a core on data in
     /// its own cache; few batches are shared out among the threads operation by operation. candle takes one at a time and
     /// shares it out itself.
     fn forward_all(&self, batches: &[Batch], on_batch: &(dyn Fn(usize) + Sync)) -> Result<Vec<Vec<Vec<f32>>>> {

@@ -8,7 +8,7 @@ pub mod hub;
 pub mod weights;
 
 use anyhow::{ensure, Context, Result};
-use config::Config;
+use config::{Config, ProblemType};
 use files::CheckpointFiles;
 use hub::{Hub, ModelId, Revision};
 use ring::digest::{Context as Context256, SHA256};
@@ -43,7 +43,7 @@ impl CheckpointSpec {
     /// all else is an id.
     ///
     /// # Errors
-    /// A sentence, where `model` is neither a path nor an id, or a revision is asked of what has none.
+    /// A sentence, if `model` is neither a path nor an id, or a revision is asked of what has none.
     pub fn parse(model: &str, revision: Option<&str>) -> Result<CheckpointSpec, String> {
         if model.is_empty() {
             return Err("--model is empty: give a Hub id, a folder, or `builtin`".into());
@@ -87,7 +87,7 @@ impl Checkpoint {
     /// Finds the files, reads config.json and opens the weights.
     ///
     /// # Errors
-    /// Where the checkpoint cannot be had, config.json is missing or not one that agnews can run, or there are no
+    /// If the checkpoint cannot be had, config.json is missing or not one that agnews can run, or there are no
     /// weights that can be read.
     pub fn open(spec: &CheckpointSpec, hub: &Hub) -> Result<Checkpoint> {
         let (files, name, revision) = match spec {
@@ -107,7 +107,13 @@ impl Checkpoint {
                 (CheckpointFiles::Folder(snapshot.folder), name, Some(revision))
             }
         };
-        let file = files.find("config.json").with_context(|| format!("{name} has no config.json"))?;
+        let file = files.find("config.json").with_context(|| match files.find("adapter_config.json") {
+            Some(_) => format!(
+                "{name} is a PEFT adapter (adapter_config.json), which is nothing without the model that it adapts: merge it \
+                 into that model and save the result"
+            ),
+            None => format!("{name} has no config.json"),
+        })?;
         let config = Config::parse(&file.read(config::MAX_FILE_SIZE)?, &file.to_string())?;
         let weights = Weights::open(&files)?;
         let is_local_folder = matches!(spec, CheckpointSpec::Folder(_));
@@ -136,21 +142,59 @@ impl Checkpoint {
         Ok(format!("{} (SHA-256 {hex})", self.name))
     }
 
-    /// The number of classes: the rows of the classifier.
+    /// The number of outputs: the rows of the last layer.
     ///
     /// # Errors
-    /// Where there is no classifier.
+    /// If there is no such layer.
     pub fn num_labels(&self) -> Result<usize> {
-        let shape = self.weights.shape("classifier.weight").with_context(|| {
-            format!("{} has no tensor classifier.weight: the checkpoint was never trained to classify", self.files)
+        let name = format!("{}.weight", self.config.architecture.head.output);
+        let shape = self.weights.shape(&name).with_context(|| {
+            format!("{} has no tensor {name}: the checkpoint was never trained to classify", self.files)
         })?;
-        ensure!(
-            shape.len() == 2,
-            "{}: classifier.weight has the shape {shape:?}, not (labels, hidden_size)",
-            self.files
-        );
+        ensure!(shape.len() == 2, "{}: {name} has the shape {shape:?}, not (labels, hidden_size)", self.files);
         Ok(shape[0])
     }
+
+    /// What the checkpoint is, without building the model.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::num_labels`] and [`Config::labels`].
+    pub fn describe(&self) -> Result<Description> {
+        let architecture = &self.config.architecture;
+        let num_labels = self.num_labels()?;
+        let shapes = self.weights.names().filter_map(|name| self.weights.shape(name));
+        Ok(Description {
+            model_type: self.config.model_type,
+            layers: architecture.layers.len(),
+            hidden_size: architecture.hidden_size,
+            heads: architecture.heads,
+            parameters: shapes.map(|shape| shape.iter().product::<usize>()).sum(),
+            max_length: architecture.max_length,
+            problem_type: self.config.problem(num_labels),
+            labels: self.config.labels(None, num_labels)?,
+        })
+    }
+}
+
+/// What a checkpoint is, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Description {
+    /// The family, as `model_type` names it.
+    pub model_type: &'static str,
+    /// Layers that a text goes through.
+    pub layers: usize,
+    /// Width of the hidden states.
+    pub hidden_size: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Numbers that the tensors consist of; parameters that layers share count once.
+    pub parameters: usize,
+    /// The longest text that the model takes, in tokens with the special ones. The tokenizer's own limit may be lower.
+    pub max_length: usize,
+    /// What it was trained for.
+    pub problem_type: ProblemType,
+    /// The names of the classes, in id order.
+    pub labels: Vec<String>,
 }
 
 impl fmt::Display for Checkpoint {

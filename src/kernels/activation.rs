@@ -2,6 +2,7 @@
 //!
 //! The coefficients are this project's own minimax fits (Lawson's reweighted least squares in double precision).
 
+use super::product::MAX_LANES;
 use super::simd::Simd;
 
 /// What a linear layer does with each sum before it is stored.
@@ -15,6 +16,8 @@ pub enum Activation {
     GeluTanh,
     /// max(x, 0); NaN stays.
     Relu,
+    /// tanh, a lane at a time by the standard library: heads have it, on a row for each text.
+    Tanh,
 }
 
 impl Activation {
@@ -29,8 +32,24 @@ impl Activation {
                 Activation::Gelu => gelu::<S>(x),
                 Activation::GeluTanh => gelu_tanh::<S>(x),
                 Activation::Relu => S::max(S::splat(0.0), x),
+                Activation::Tanh => tanh::<S>(x),
             }
         }
+    }
+}
+
+/// # Safety
+/// The processor has the features of `S`.
+#[inline(always)]
+unsafe fn tanh<S: Simd>(x: S::V) -> S::V {
+    let mut lanes = [0f32; MAX_LANES];
+    // SAFETY: the processor has the features of `S`; the lanes are as many as a register has or more.
+    unsafe {
+        S::store(lanes.as_mut_ptr(), x);
+        for lane in &mut lanes[..S::LANES] {
+            *lane = lane.tanh();
+        }
+        S::load(lanes.as_ptr())
     }
 }
 
@@ -227,6 +246,15 @@ mod tests {
             let y = map(level, Function::Activation(Activation::Relu), &[-1.0, 2.0, -0.0, f32::NEG_INFINITY, f32::NAN]);
             assert_eq!(y[..4], [0.0, 2.0, 0.0, 0.0], "{level}");
             assert!(y[4].is_nan(), "{level}");
+        }
+    }
+    #[test]
+    fn tanh_is_that_of_the_standard_library() {
+        for level in levels() {
+            let xs = range(9.0);
+            let ys = map(level, Function::Activation(Activation::Tanh), &xs);
+            assert!(xs.iter().zip(ys).all(|(x, y)| y == x.tanh()), "{level}");
+            assert!(map(level, Function::Activation(Activation::Tanh), &[f32::NAN])[0].is_nan(), "{level}");
         }
     }
 }

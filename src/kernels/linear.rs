@@ -1,8 +1,8 @@
-//! The linear layer, y = act(x · Wᵀ + b) + residual.
+//! The linear layer, y = act(x · Wᵀ + b), plus or times another operand.
 //!
 //! Weights may stay where they are and as they are, row-major (out, in), in a mapped file for instance. A few panels'
 //! worth of their rows is turned into the layout that the product reads as it goes, in each call: a third of a cycle for
-//! each weight, where a row of x costs a sixteenth (AVX-512, float32). That is a tenth of the time at 50 rows and a
+//! each weight, while a row of x costs a sixteenth (AVX-512, float32). That is a tenth of the time at 50 rows and a
 //! fiftieth at 250, and for a single text it is less than a copy of the model costs to make. For more than one the weights
 //! are better packed once: see `weight.rs`.
 
@@ -28,6 +28,35 @@ pub struct Linear<'a> {
     pub precision: Precision,
 }
 
+/// What a layer's result is combined with as it is stored, (rows, out).
+#[derive(Clone, Copy)]
+pub enum Combined<'a> {
+    /// With nothing.
+    Alone,
+    /// It is added: a residual.
+    Plus(&'a [f32]),
+    /// It is multiplied: the result is a gate of it.
+    Times(&'a [f32]),
+}
+
+impl Combined<'_> {
+    /// The same operand from its float `start` on.
+    fn from(self, start: usize) -> Self {
+        match self {
+            Combined::Alone => self,
+            Combined::Plus(other) => Combined::Plus(&other[start..]),
+            Combined::Times(other) => Combined::Times(&other[start..]),
+        }
+    }
+
+    fn len(self) -> Option<usize> {
+        match self {
+            Combined::Alone => None,
+            Combined::Plus(other) | Combined::Times(other) => Some(other.len()),
+        }
+    }
+}
+
 /// Rows that go through a panel before the next block of rows: their sums stay in the second-level cache.
 const MOST_ROWS: usize = 640;
 /// Panels that a task takes at most.
@@ -42,7 +71,7 @@ impl Linear<'_> {
     /// Numbers of a row of x.
     ///
     /// # Panics
-    /// Where the weights do not fit the bias, or packed ones the level or the precision.
+    /// If the weights do not fit the bias, or packed ones the level or the precision.
     pub fn in_dim(&self, level: Level) -> usize {
         let out = self.bias.len();
         match self.weight {
@@ -60,26 +89,25 @@ impl Linear<'_> {
     }
 }
 
-/// Applies `layer` to `x`, (rows, in), and gives (rows, out); `residual`, of the result's shape, is added at the end.
+/// Applies `layer` to `x`, (rows, in), and gives (rows, out), `combined` with an operand of the result's shape.
 ///
 /// # Panics
-/// Where a slice's length disagrees with the others, or packed weights are for another level or precision.
-pub fn linear(level: Level, parallelism: Parallelism, layer: Linear, x: &[f32], residual: Option<&[f32]>) -> Vec<f32> {
+/// If a slice's length disagrees with the others, or packed weights are for another level or precision.
+pub fn linear(level: Level, parallelism: Parallelism, layer: Linear, x: &[f32], combined: Combined) -> Vec<f32> {
     let out = layer.bias.len();
     let k = layer.in_dim(level);
     let rows = x.len() / k.max(1);
     assert_eq!(x.len(), rows * k, "the operand of a linear layer is (rows, in)");
-    assert!(residual.is_none_or(|residual| residual.len() == rows * out), "the residual has the shape of the result");
+    assert!(combined.len().is_none_or(|len| len == rows * out), "the other operand has the shape of the result");
     assert!(level.is_supported(), "the processor has no {level}");
     if let (Precision::Int8, Weight::Stored(weight)) = (layer.precision, layer.weight) {
         // An output's grid depends on all of its weights.
         let packed = PackedWeight::new(level, layer.precision, out, weight);
-        return linear(level, parallelism, Linear { weight: Weight::Packed(&packed), ..layer }, x, residual);
+        return linear(level, parallelism, Linear { weight: Weight::Packed(&packed), ..layer }, x, combined);
     }
     let mut y = Vec::with_capacity(rows * out);
     if rows > 0 && out > 0 {
-        let product =
-            Product { rows, k, out, x: x.as_ptr(), layer, residual: residual.map(<[f32]>::as_ptr), y: y.as_mut_ptr() };
+        let product = Product { rows, k, out, x: x.as_ptr(), layer, combined, y: y.as_mut_ptr() };
         // SAFETY: the level is supported; the pointers are those of slices whose lengths were checked above, and of
         // `y` with room for the result; they outlive the call.
         unsafe {
@@ -104,12 +132,12 @@ struct Product<'a> {
     x: *const f32,
     layer: Linear<'a>,
     /// (rows, out)
-    residual: Option<*const f32>,
+    combined: Combined<'a>,
     /// (rows, out)
     y: *mut f32,
 }
 
-// SAFETY: `x` and `residual` are only read, and tasks write disjoint parts of `y`.
+// SAFETY: `x` is only read, and tasks write disjoint parts of `y`.
 unsafe impl Sync for Product<'_> {}
 
 impl Product<'_> {
@@ -133,8 +161,8 @@ impl Product<'_> {
             };
             // SAFETY: the rows from `first` on lie inside the operands.
             let product = unsafe {
-                let residual = self.residual.map(|residual| residual.add(first * out));
-                Product { rows, x: self.x.add(first * self.k), residual, y: self.y.add(first * out), ..*self }
+                let combined = self.combined.from(first * out);
+                Product { rows, x: self.x.add(first * self.k), combined, y: self.y.add(first * out), ..*self }
             };
             parallelism.for_each(rows.div_ceil(ROWS_OF_A_TASK), |task| {
                 let rows = task * ROWS_OF_A_TASK..((task + 1) * ROWS_OF_A_TASK).min(rows);
@@ -210,7 +238,7 @@ struct PackedRows {
     /// Rows of a block that there is room for.
     room: usize,
     lanes: *mut f32,
-    /// The step and the place of 0 of each row's grid, where the precision has one.
+    /// The step and the place of 0 of each row's grid, if the precision has one.
     grids: *mut f32,
 }
 
@@ -479,8 +507,11 @@ impl Product<'_> {
         unsafe {
             let bias = S::load_first(self.layer.bias.as_ptr().add(column), n);
             let mut v = self.layer.activation.apply::<S>(S::add(sums, bias));
-            if let Some(residual) = self.residual {
-                v = S::add(v, S::load_first(residual.add(row * self.out + column), n));
+            let other = row * self.out + column;
+            match self.combined {
+                Combined::Alone => {}
+                Combined::Plus(residual) => v = S::add(v, S::load_first(residual.as_ptr().add(other), n)),
+                Combined::Times(factor) => v = S::mul(v, S::load_first(factor.as_ptr().add(other), n)),
             }
             S::store_first(self.y.add(row * self.out + column), v, n);
         }
@@ -532,16 +563,43 @@ mod tests {
                 Linear { weight: Weight::Stored(&weight), bias: &bias, activation: Activation::Identity, precision };
             for level in levels() {
                 let what = format!("{level}, {precision:?}, {rows} rows, {k} to {out}");
-                let y = linear(level, Parallelism::Single, layer, &x, Some(&residual));
+                let y = linear(level, Parallelism::Single, layer, &x, Combined::Plus(&residual));
                 assert_close(&y, &truth, &size, TOLERANCE, &what);
-                assert_eq!(linear(level, Parallelism::Pool, layer, &x, Some(&residual)), y, "{what}, in parallel");
+                assert_eq!(
+                    linear(level, Parallelism::Pool, layer, &x, Combined::Plus(&residual)),
+                    y,
+                    "{what}, in parallel"
+                );
                 if (level, precision) == (Level::Portable, Precision::F32) {
                     // Stored weights go through the gemm crate there.
                     continue;
                 }
                 let packed = PackedWeight::new(level, precision, out, &weight);
                 let layer = Linear { weight: Weight::Packed(&packed), ..layer };
-                assert_eq!(linear(level, Parallelism::Single, layer, &x, Some(&residual)), y, "{what}, packed");
+                assert_eq!(
+                    linear(level, Parallelism::Single, layer, &x, Combined::Plus(&residual)),
+                    y,
+                    "{what}, packed"
+                );
+            }
+        }
+    }
+
+    /// A gate is the product with the other operand, to the bit, packed or not.
+    #[test]
+    fn a_result_is_multiplied_by_its_gate() {
+        let mut random = Random::new(8);
+        let (rows, k, out) = (37, 70, 45);
+        let (x, weight, bias) = (random.floats(rows * k, 1.0), random.floats(out * k, 1.0), random.floats(out, 1.0));
+        let factor = random.floats(rows * out, 1.0);
+        for (level, precision) in levels().flat_map(|level| Precision::ALL.map(|precision| (level, precision))) {
+            let weight = Weight::Stored(&weight);
+            let layer = Linear { weight, bias: &bias, activation: Activation::Gelu, precision };
+            let alone = linear(level, Parallelism::Single, layer, &x, Combined::Alone);
+            let expected: Vec<f32> = alone.iter().zip(&factor).map(|(y, factor)| y * factor).collect();
+            for parallelism in [Parallelism::Single, Parallelism::Pool] {
+                let gated = linear(level, parallelism, layer, &x, Combined::Times(&factor));
+                assert_eq!(gated, expected, "{level}, {precision}");
             }
         }
     }
@@ -559,7 +617,7 @@ mod tests {
                 activation: Activation::Identity,
                 precision: Precision::Bf16x3,
             };
-            let y = linear(level, Parallelism::Single, layer, &x, None);
+            let y = linear(level, Parallelism::Single, layer, &x, Combined::Alone);
             // Each factor is off by 2^-18 of itself at most, and the product of two low parts is 2^-18 of the whole.
             assert_close(&y, &truth, &size, 3.0 / f64::from(1 << 18), &level.to_string());
         }
@@ -606,7 +664,7 @@ mod tests {
                 activation: Activation::Identity,
                 precision: Precision::F32,
             };
-            let y = linear(level, Parallelism::Single, layer, &x, None);
+            let y = linear(level, Parallelism::Single, layer, &x, Combined::Alone);
             assert_close(&y, &truth, &one_bit, 20.0, &level.to_string());
         }
     }
@@ -620,10 +678,10 @@ mod tests {
         for (level, precision) in levels().flat_map(|level| Precision::ALL.map(|precision| (level, precision))) {
             let layer =
                 Linear { weight: Weight::Stored(&weight), bias: &bias, activation: Activation::Gelu, precision };
-            let clean = linear(level, Parallelism::Single, layer, &x, None);
+            let clean = linear(level, Parallelism::Single, layer, &x, Combined::Alone);
             x[3 * k + 5] = f32::NEG_INFINITY;
             x[16 * k + 49] = f32::NAN;
-            let y = linear(level, Parallelism::Single, layer, &x, None);
+            let y = linear(level, Parallelism::Single, layer, &x, Combined::Alone);
             for row in 0..17 {
                 let row_y = &y[row * out..(row + 1) * out];
                 match row {
@@ -649,9 +707,9 @@ mod tests {
             }
             let layer =
                 Linear { weight: Weight::Stored(&weight), bias: &bias, activation: Activation::Gelu, precision };
-            let batch = linear(level, Parallelism::Single, layer, &x, None);
+            let batch = linear(level, Parallelism::Single, layer, &x, Combined::Alone);
             for (first, last) in [(0, 1), (60, 61), (3, 18), (7, 36)] {
-                let part = linear(level, Parallelism::Single, layer, &x[first * k..last * k], None);
+                let part = linear(level, Parallelism::Single, layer, &x[first * k..last * k], Combined::Alone);
                 assert_eq!(part, batch[first * out..last * out], "{level}, {precision:?}, rows {first} to {last}");
             }
         }
@@ -666,7 +724,7 @@ mod tests {
                 activation: Activation::Identity,
                 precision: Precision::F32,
             };
-            assert!(linear(level, Parallelism::Pool, layer, &[], None).is_empty());
+            assert!(linear(level, Parallelism::Pool, layer, &[], Combined::Alone).is_empty());
         }
     }
 }

@@ -33,11 +33,11 @@ mod simd;
 mod weight;
 
 pub use activation::Activation;
-pub use attention::{attention, Attention};
+pub use attention::{attention, Attention, Positions};
 pub use factors::Precision;
 use factors::{Factors, Placed, Rounded, Whole};
 pub use layer_norm::{layer_norm, LayerNorm};
-pub use linear::{linear, Linear};
+pub use linear::{linear, Combined, Linear};
 pub use parallelism::Parallelism;
 use simd::Simd;
 use std::fmt;

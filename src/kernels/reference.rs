@@ -1,6 +1,6 @@
 //! The truth that every kernel is tested against: the textbook's formulas in float64, and random operands.
 
-use super::{Attention, LayerNorm, Level};
+use super::{Attention, LayerNorm, Level, Positions};
 
 /// Numbers in a range, the same in every run: SplitMix64.
 pub(super) struct Random(u64);
@@ -102,26 +102,65 @@ pub(super) fn layer_norm(norm: LayerNorm, x: &[f32]) -> Vec<f64> {
 
 /// Attention, token by token and head by head; every token asks.
 pub(super) fn attention(operands: Attention) -> Vec<f64> {
-    let Attention { query, key, value, heads, head_dim, offsets, .. } = operands;
+    let Attention { query, heads, head_dim, offsets, scale, window, .. } = operands;
     let at = |operand: &[f32], token: usize, column: usize| f64::from(operand[token * heads * head_dim + column]);
     let mut context = Vec::with_capacity(query.len());
     for tokens in offsets.windows(2).map(|pair| pair[0]..pair[1]) {
         for (token, head) in tokens.clone().flat_map(|token| (0..heads).map(move |head| (token, head))) {
             let columns = head * head_dim..(head + 1) * head_dim;
-            let score = |other| columns.clone().map(|i| at(query, token, i) * at(key, other, i)).sum::<f64>();
-            let scores: Vec<f64> = tokens.clone().map(|other| score(other) / (head_dim as f64).sqrt()).collect();
+            let visible = tokens.clone().filter(|other| window.is_none_or(|window| other.abs_diff(token) <= window));
+            let scores: Vec<f64> = visible
+                .clone()
+                .map(|other| score(&operands, head, (token, token - tokens.start), (other, other - tokens.start)))
+                .map(|score| score * f64::from(scale))
+                .collect();
             let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let weights: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
             let sum: f64 = weights.iter().sum();
-            let mixed =
-                |i| tokens.clone().zip(&weights).map(|(other, weight)| weight * at(value, other, i)).sum::<f64>();
+            let mixed = |i| {
+                visible.clone().zip(&weights).map(|(other, weight)| weight * at(operands.value, other, i)).sum::<f64>()
+            };
             context.extend(columns.clone().map(|i| mixed(i) / sum));
         }
     }
     context
 }
 
-/// Panics where `got` is further from `truth` than `tolerance` times `size`.
+/// The score of a query and a key, each given by its row and its position.
+fn score(operands: &Attention, head: usize, query: (usize, usize), key: (usize, usize)) -> f64 {
+    let Attention { heads, head_dim, .. } = *operands;
+    let vector = |table: &[f32], row: usize| -> Vec<f64> {
+        table[(row * heads + head) * head_dim..][..head_dim].iter().map(|&x| f64::from(x)).collect()
+    };
+    let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    // The entry of a distance in a table of odd length.
+    let place = |length: usize, to: usize, from: usize| length / 2 + to - from;
+    let (q, k) = (vector(operands.query, query.0), vector(operands.key, key.0));
+    match operands.positions {
+        Positions::None => product(&q, &k),
+        Positions::Rotary { cos, sin } => product(&rotate(&q, query.1, cos, sin), &rotate(&k, key.1, cos, sin)),
+        Positions::Bias(bias) => {
+            let length = bias.len() / heads;
+            product(&q, &k) + f64::from(bias[head * length + place(length, key.1, query.1)])
+        }
+        Positions::Disentangled { key: of_query, query: of_key } => {
+            let entry = |table: &[f32], to, from| vector(table, place(table.len() / heads / head_dim, to, from));
+            let c2p = of_query.map_or(0.0, |table| product(&q, &entry(table, key.1, query.1)));
+            let p2c = of_key.map_or(0.0, |table| product(&k, &entry(table, query.1, key.1)));
+            product(&q, &k) + c2p + p2c
+        }
+    }
+}
+
+fn rotate(x: &[f64], position: usize, cos: &[f32], sin: &[f32]) -> Vec<f64> {
+    let half = x.len() / 2;
+    let angle = |i: usize| (f64::from(cos[position * half + i]), f64::from(sin[position * half + i]));
+    let first = (0..half).map(|i| x[i] * angle(i).0 - x[i + half] * angle(i).1);
+    let second = (0..half).map(|i| x[i + half] * angle(i).0 + x[i] * angle(i).1);
+    first.chain(second).collect()
+}
+
+/// Panics if `got` is further from `truth` than `tolerance` times `size`.
 pub(super) fn assert_close(got: &[f32], truth: &[f64], size: &[f64], tolerance: f64, what: &str) {
     assert_eq!(got.len(), truth.len(), "{what}");
     for (i, ((&got, &truth), &size)) in got.iter().zip(truth).zip(size).enumerate() {

@@ -45,6 +45,14 @@ pub(super) struct Scratch {
     pub(super) scores: Buffer,
     /// Attention values, the right factor to them.
     pub(super) values: Buffer,
+    /// Attention keys and queries, rotated.
+    pub(super) rotated: Buffer,
+    /// Vectors of attention's distances, a right factor.
+    pub(super) vectors: Buffer,
+    /// Products with these vectors.
+    pub(super) terms: Buffer,
+    /// Such products of keys, a query a row.
+    pub(super) key_terms: Buffer,
 }
 
 thread_local! {

@@ -1,29 +1,130 @@
-//! Self-attention over packed sequences by candle's operations: each token attends to the tokens of its own sequence.
+//! Self-attention over packed sequences: what it needs, and how candle's operations do it. Each token attends to the
+//! tokens of its own sequence.
 
 use super::Sequences;
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Result, Tensor, D};
 
-/// softmax(q · kᵀ / sqrt(head_dim)) · v, a head and a sequence at a time.
+/// What attention needs beside queries, keys and values.
+pub(super) struct Attend<'a> {
+    pub(super) heads: usize,
+    /// What scores are multiplied by.
+    pub(super) scale: f32,
+    /// How many tokens on either side a token attends to; `None` means all.
+    pub(super) window: Option<usize>,
+    pub(super) positions: Positions<'a>,
+    /// The sequences of the queries, which are those of each sequence's first tokens.
+    pub(super) queries: &'a Sequences<'a>,
+    pub(super) sequences: &'a Sequences<'a>,
+}
+
+/// See [`crate::kernels::Positions`].
+#[derive(Clone, Copy)]
+pub(super) enum Positions<'a> {
+    None,
+    Rotary { cos: &'a Tensor, sin: &'a Tensor },
+    Bias(&'a Tensor),
+    Disentangled { key: Option<&'a Tensor>, query: Option<&'a Tensor> },
+}
+
+impl<'a> Positions<'a> {
+    /// The tables, in the order in which they are named.
+    pub(super) fn tables(&self) -> [Option<&'a Tensor>; 2] {
+        match *self {
+            Positions::None => [None, None],
+            Positions::Rotary { cos, sin } => [Some(cos), Some(sin)],
+            Positions::Bias(bias) => [Some(bias), None],
+            Positions::Disentangled { key, query } => [key, query],
+        }
+    }
+}
+
+/// softmax((q · kᵀ + what the positions add) · scale) · v, a head and a sequence at a time.
 ///
-/// `query` and the result have the shape (queries, heads * head_dim), divided by `queries`; `key` and `value`
-/// (total_tokens, heads * head_dim), divided by `sequences`.
-pub(super) fn attention(
-    query: &Tensor,
-    key: &Tensor,
-    value: &Tensor,
-    heads: usize,
-    queries: &Sequences,
-    sequences: &Sequences,
-) -> Result<Tensor> {
-    let (query_padding, padding) = (Padding::of(queries), Padding::of(sequences));
-    let query = query_padding.pad(query, heads)?;
-    let key = padding.pad(key, heads)?;
-    let value = padding.pad(value, heads)?;
-    let scale = 1.0 / (query.dim(3)? as f64).sqrt();
-    let scores = (query.matmul(&key.t()?)? * scale)?;
-    let scores = padding.mask(scores)?;
+/// `query` and the result have the shape (queries, heads * head_dim), `key` and `value` (total_tokens, heads * head_dim).
+pub(super) fn attention(query: &Tensor, key: &Tensor, value: &Tensor, attend: &Attend) -> Result<Tensor> {
+    let (queries, padding) = (Padding::of(attend.queries), Padding::of(attend.sequences));
+    let mut query = queries.pad(query, attend.heads)?;
+    let mut key = padding.pad(key, attend.heads)?;
+    let value = padding.pad(value, attend.heads)?;
+    if let Positions::Rotary { cos, sin } = attend.positions {
+        let rotate = |xs: &Tensor| {
+            let rows = xs.dim(2)?;
+            candle_nn::rotary_emb::rope(xs, &cos.narrow(0, 0, rows)?, &sin.narrow(0, 0, rows)?)
+        };
+        (query, key) = (rotate(&query)?, rotate(&key)?);
+    }
+    let scores = query.matmul(&key.t()?)?;
+    let scores = match attend.positions {
+        Positions::None | Positions::Rotary { .. } => scores,
+        Positions::Bias(bias) => scores.broadcast_add(&biases(bias, &scores)?)?,
+        Positions::Disentangled { key: of_query, query: of_key } => {
+            disentangled(scores, &query, of_query, &key, of_key)?
+        }
+    };
+    let scores = (scores * f64::from(attend.scale))?;
+    let scores = padding.mask(hide(scores, attend.window)?)?;
     let probabilities = candle_nn::ops::softmax_last_dim(&scores)?;
-    query_padding.unpad(&probabilities.matmul(&value)?)
+    queries.unpad(&probabilities.matmul(&value)?)
+}
+
+/// For each query and key the entry of `place(query, key)` in a table of 2 * `reach` - 1 distances, (queries, keys).
+fn entries(queries: usize, keys: usize, reach: usize, distance: impl Fn(usize, usize) -> isize) -> Vec<u32> {
+    let entry = |query, key| (reach as isize - 1 + distance(query, key)) as u32;
+    (0..queries)
+        .flat_map(|query| (0..keys).map(move |key| (query, key)))
+        .map(|(query, key)| entry(query, key))
+        .collect()
+}
+
+/// Of (heads, 2 * reach - 1) for scores of (batch, heads, queries, keys): (1, heads, queries, keys).
+fn biases(bias: &Tensor, scores: &Tensor) -> Result<Tensor> {
+    let (_, heads, queries, keys) = scores.dims4()?;
+    let entries = entries(queries, keys, bias.dim(1)?.div_ceil(2), |query, key| key as isize - query as isize);
+    bias.index_select(&Tensor::new(entries, bias.device())?, 1)?.reshape((1, heads, queries, keys))
+}
+
+/// Scores of (batch, heads, queries, keys) and the two products of DeBERTa.
+fn disentangled(
+    mut scores: Tensor,
+    query: &Tensor,
+    of_query: Option<&Tensor>,
+    key: &Tensor,
+    of_key: Option<&Tensor>,
+) -> Result<Tensor> {
+    let (_, _, queries, keys) = scores.dims4()?;
+    if let Some(vectors) = of_query {
+        let gathered = gather(query, vectors, keys, |query, key| key as isize - query as isize)?;
+        scores = (scores + gathered)?;
+    }
+    if let Some(vectors) = of_key {
+        let gathered = gather(key, vectors, queries, |key, query| query as isize - key as isize)?;
+        scores = (scores + gathered.transpose(2, 3)?)?;
+    }
+    Ok(scores)
+}
+
+/// The products of `xs`, (batch, heads, rows, head_dim), with the vectors of the distances to `columns` others:
+/// (batch, heads, rows, columns).
+fn gather(xs: &Tensor, vectors: &Tensor, columns: usize, distance: impl Fn(usize, usize) -> isize) -> Result<Tensor> {
+    let (batch, heads, rows, head_dim) = xs.dims4()?;
+    let distances = vectors.dim(0)?;
+    let vectors = vectors.reshape((distances, heads, head_dim))?.permute((1, 2, 0))?.contiguous()?;
+    let products = xs.broadcast_matmul(&vectors.unsqueeze(0)?)?;
+    let entries = Tensor::new(entries(rows, columns, distances.div_ceil(2), distance), xs.device())?;
+    let entries = entries.reshape((1, 1, rows, columns))?.broadcast_as((batch, heads, rows, columns))?.contiguous()?;
+    products.contiguous()?.gather(&entries, D::Minus1)
+}
+
+/// Scores with -inf at keys outside of a query's window. Rows of padding may be left with no key; their softmax is NaN, and
+/// nobody reads it.
+fn hide(scores: Tensor, window: Option<usize>) -> Result<Tensor> {
+    let Some(window) = window else { return Ok(scores) };
+    let (_, _, queries, keys) = scores.dims4()?;
+    let pairs = (0..queries).flat_map(|query| (0..keys).map(move |key| (query, key)));
+    let mask: Vec<f32> =
+        pairs.map(|(query, key)| if query.abs_diff(key) <= window { 0.0 } else { f32::NEG_INFINITY }).collect();
+    let mask = Tensor::from_vec(mask, (1, 1, queries, keys), scores.device())?;
+    scores.broadcast_add(&mask.to_dtype(scores.dtype())?)
 }
 
 /// How packed sequences lie in a padded batch: what candle's batched matrix products take.
@@ -106,28 +207,48 @@ mod tests {
     use crate::kernels::{Level, Parallelism};
     use candle_core::Device;
 
+    fn random(rows: usize, columns: usize) -> Tensor {
+        Tensor::randn(0f32, 1.0, (rows, columns), &Device::Cpu).unwrap()
+    }
+
     /// What a GPU computes against what the kernels do, on sequences of one length and of several, all tokens asking and
     /// the first ones alone.
-    #[test]
-    fn candles_operations_agree_with_the_kernels() {
-        let (heads, hidden) = (3, 24);
+    fn agree(window: Option<usize>, positions: Positions) {
+        let (heads, hidden, scale) = (3, 24, 0.3);
         for offsets in [&[0, 5, 10, 15][..], &[0, 4, 5, 12, 14]] {
             let sequences = Sequences { offsets };
             let tokens = offsets[offsets.len() - 1];
             let firsts: Vec<usize> = (0..offsets.len()).collect();
             let starts = Tensor::new(sequences.starts(), &Device::Cpu).unwrap();
-            let random = || Tensor::randn(0f32, 1.0, (tokens, hidden), &Device::Cpu).unwrap();
-            let (query, key, value) = (random(), random(), random());
+            let (query, key, value) = (random(tokens, hidden), random(tokens, hidden), random(tokens, hidden));
             let first_query = query.index_select(&starts, 0).unwrap();
             for (query, queries) in [(&query, &sequences), (&first_query, &Sequences { offsets: &firsts })] {
-                let candles = attention(query, &key, &value, heads, queries, &sequences).unwrap();
+                let attend = Attend { heads, scale, window, positions, queries, sequences: &sequences };
+                let candles = attention(query, &key, &value, &attend).unwrap();
                 let level = Level::detect();
-                let kernels =
-                    cpu::attention(level, Parallelism::Single, query, &key, &value, heads, queries, &sequences);
-                let kernels = kernels.unwrap();
+                let kernels = cpu::attention(level, Parallelism::Single, query, &key, &value, &attend).unwrap();
                 assert_eq!(candles.dims(), kernels.dims());
                 let difference = (candles - kernels).unwrap().abs().unwrap().max_all().unwrap();
-                assert!(difference.to_scalar::<f32>().unwrap() < 2e-6, "{offsets:?}: {difference}");
+                assert!(difference.to_scalar::<f32>().unwrap() < 4e-6, "{offsets:?}: {difference}");
+            }
+        }
+    }
+
+    #[test]
+    fn candles_operations_agree_with_the_kernels() {
+        let (cos, sin) = (random(9, 4), random(9, 4));
+        let bias = random(3, 15);
+        let (key, query) = (random(15, 24), random(15, 24));
+        for window in [None, Some(2)] {
+            for positions in [
+                Positions::None,
+                Positions::Rotary { cos: &cos, sin: &sin },
+                Positions::Bias(&bias),
+                Positions::Disentangled { key: Some(&key), query: Some(&query) },
+                Positions::Disentangled { key: None, query: Some(&query) },
+                Positions::Disentangled { key: Some(&key), query: None },
+            ] {
+                agree(window, positions);
             }
         }
     }

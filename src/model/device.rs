@@ -7,7 +7,7 @@ use std::str::FromStr;
 /// What was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeviceChoice {
-    /// A GPU where the build has support for one and it is there, else the CPU.
+    /// A GPU if the build supports one and there is one, else the CPU.
     Auto,
     /// The CPU.
     Cpu,
@@ -38,7 +38,7 @@ impl DeviceChoice {
     /// Opens the device.
     ///
     /// # Errors
-    /// Where the build has no support for it, or it is not there or fails.
+    /// If the build does not support it, or it is not there or fails.
     pub fn open(self) -> Result<Device> {
         match self {
             DeviceChoice::Cpu => Ok(Device::Cpu),
@@ -57,7 +57,7 @@ impl DeviceChoice {
     }
 }
 
-/// The first GPU that this build supports and this machine has. candle's "is available" speaks of the build only.
+/// The first GPU that this build supports and this machine has: candle's "is available" is about the build alone.
 fn gpu() -> Option<Device> {
     if candle_core::utils::cuda_is_available() {
         if let Ok(device) = Device::new_cuda(0) {

@@ -1,20 +1,31 @@
-//! Token ids to the first hidden states: word piece + position + token type, normalized.
+//! Token ids to the first hidden states: word, position and token type, normalized, and projected if they are narrower
+//! than the hidden states.
 
 use super::backend::Backend;
-use super::layers::LayerNorm;
+use super::layers::{LayerNorm, Linear};
 use super::parameters::Parameters;
-use super::Sequences;
-use crate::checkpoint::config::Config;
+use crate::batching::Batch;
+use crate::checkpoint::config::{AbsolutePositions, Architecture, Part};
 use crate::checkpoint::weights::Weights;
 use crate::kernels::Parallelism;
 use candle_core::{bail, Device, Error, Result, Tensor};
 
 pub(super) struct Embeddings {
-    /// (vocab_size, hidden)
-    word_embeddings: Table,
-    /// (max_position_embeddings, hidden), the embedding of token type 0 already added: one text is one segment.
-    position_embeddings: Tensor,
+    /// (vocab_size, size)
+    words: Table,
+    additions: Option<Additions>,
     layer_norm: LayerNorm,
+    projection: Option<Linear>,
+}
+
+/// What is added to the word embedding.
+struct Additions {
+    /// (token types * rows, size): for each token type, all position embeddings with that of the token type added.
+    table: Tensor,
+    /// Positions that have a row; 1 if positions have no embedding.
+    rows: usize,
+    types: usize,
+    positions: Option<AbsolutePositions>,
 }
 
 /// An embedding a row.
@@ -59,36 +70,95 @@ impl Table {
     }
 }
 
-impl Embeddings {
-    pub(super) fn load(parameters: Parameters, config: &Config) -> Result<Self> {
-        let (words, hidden) = (parameters.pp("word_embeddings"), config.hidden_size);
-        let table = |name: &str, rows: usize| parameters.pp(name).tensor((rows, hidden), "weight");
-        let token_type = table("token_type_embeddings", config.type_vocab_size)?.narrow(0, 0, 1)?;
-        let word_embeddings = match parameters.backend() {
-            Backend::Kernels { .. } if words.is_contiguous("weight") => {
-                Table::stored(&words, config.vocab_size, hidden)?
+impl Additions {
+    /// `parameters` are those of the embeddings' tables.
+    fn load(parameters: &Parameters, architecture: &Architecture) -> Result<Option<Self>> {
+        let embeddings = &architecture.embeddings;
+        let table = |name: &str, rows| parameters.pp(name).tensor((rows, embeddings.size), "weight");
+        let positions = embeddings.positions;
+        let position_table = positions.map(|it| table("embeddings.position_embeddings", it.rows)).transpose()?;
+        let type_table =
+            embeddings.token_types.map(|types| table("embeddings.token_type_embeddings", types)).transpose()?;
+        let table = match (position_table, type_table) {
+            (None, None) => return Ok(None),
+            (Some(one), None) | (None, Some(one)) => one,
+            (Some(positions), Some(types)) => {
+                types.unsqueeze(1)?.broadcast_add(&positions.unsqueeze(0)?)?.flatten(0, 1)?
             }
-            _ => Table::Candle(words.tensor((config.vocab_size, hidden), "weight")?),
         };
+        let rows = positions.map_or(1, |positions| positions.rows);
+        Ok(Some(Self { table, rows, types: embeddings.token_types.unwrap_or(1), positions }))
+    }
+
+    /// The rows of the table for the tokens of a batch, (total_tokens).
+    fn rows(&self, batch: &Batch) -> Result<Vec<u32>> {
+        let mut rows = Vec::with_capacity(batch.input_ids.len());
+        for tokens in batch.offsets.windows(2).map(|pair| pair[0]..pair[1]) {
+            let mut next = self.positions.map_or(0, |positions| positions.first);
+            for token in tokens {
+                let token_type = match self.types {
+                    1 => 0,
+                    _ => batch.token_type_ids.get(token).map_or(0, |&token_type| token_type as usize),
+                };
+                let position = match self.positions {
+                    None => 0,
+                    Some(positions) if positions.padding_id == Some(batch.input_ids[token]) => positions.first - 1,
+                    Some(_) => {
+                        next += 1;
+                        next - 1
+                    }
+                };
+                if token_type >= self.types || position >= self.rows {
+                    bail!(
+                        "token type {token_type} at position {position} has no embedding: there are {} token types and \
+                         {} positions",
+                        self.types,
+                        self.rows
+                    );
+                }
+                rows.push((token_type * self.rows + position) as u32);
+            }
+        }
+        Ok(rows)
+    }
+}
+
+impl Embeddings {
+    /// `parameters` are the encoder's.
+    pub(super) fn load(parameters: &Parameters, architecture: &Architecture) -> Result<Self> {
+        let embeddings = &architecture.embeddings;
+        let (vocab_size, size) = (architecture.vocab_size, embeddings.size);
+        let words = parameters.pp(embeddings.words);
+        let words = match parameters.backend() {
+            Backend::Kernels { .. } if words.is_contiguous("weight") => Table::stored(&words, vocab_size, size)?,
+            _ => Table::Candle(words.tensor((vocab_size, size), "weight")?),
+        };
+        let projection =
+            embeddings.projection.map(|name| Linear::load(parameters, Part::new(name), size, architecture.hidden_size));
         Ok(Self {
-            word_embeddings,
-            position_embeddings: table("position_embeddings", config.max_position_embeddings)?
-                .broadcast_add(&token_type)?,
-            layer_norm: LayerNorm::load(parameters.pp("LayerNorm"), config)?,
+            words,
+            additions: Additions::load(parameters, architecture)?,
+            layer_norm: LayerNorm::load(parameters, embeddings.norm, size, architecture.norm)?,
+            projection: projection.transpose()?,
         })
     }
 
-    /// (total_tokens) ids to (total_tokens, hidden).
-    pub(super) fn forward(
-        &self,
-        input_ids: &[u32],
-        sequences: &Sequences,
-        device: &Device,
-        parallelism: Parallelism,
-    ) -> Result<Tensor> {
-        let position_ids: Vec<u32> = sequences.lengths().flat_map(|length| 0..length as u32).collect();
-        let words = self.word_embeddings.select(input_ids, device)?;
-        let positions = self.position_embeddings.index_select(&Tensor::new(position_ids, device)?, 0)?;
-        self.layer_norm.forward(&words, &positions, parallelism)
+    /// The linear layers.
+    pub(super) fn linears(&self) -> impl Iterator<Item = &Linear> {
+        self.projection.iter()
+    }
+
+    /// (total_tokens, hidden)
+    pub(super) fn forward(&self, batch: &Batch, device: &Device, parallelism: Parallelism) -> Result<Tensor> {
+        let words = self.words.select(&batch.input_ids, device)?;
+        let added = match &self.additions {
+            None => None,
+            Some(additions) => Some(additions.table.index_select(&Tensor::new(additions.rows(batch)?, device)?, 0)?),
+        };
+        let embedded = self.layer_norm.forward(&words, added.as_ref(), parallelism)?;
+        match &self.projection {
+            None => Ok(embedded),
+            Some(projection) => projection.forward(&embedded, parallelism),
+        }
     }
 }

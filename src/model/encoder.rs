@@ -1,152 +1,233 @@
-//! The stack of transformer layers.
+//! The stack of transformer layers, as an [`Architecture`] describes it.
 
-use super::attention::attention;
+use super::attention::{attention, Attend};
 use super::backend::Backend;
 use super::cpu;
-use super::layers::{LayerNorm, Linear};
+use super::layers::{Combined, LayerNorm, Linear};
 use super::parameters::Parameters;
+use super::positions::{LayerVectors, PassTables, PositionTables};
 use super::Sequences;
-use crate::checkpoint::config::Config;
-use crate::kernels::{Activation, Parallelism};
+use crate::checkpoint::config::{self, Architecture, NormPlacement, Pooling};
+use crate::kernels::Parallelism;
 use candle_core::{Result, Tensor};
-use candle_transformers::models::bert::HiddenAct;
+use std::collections::HashMap;
+use std::sync::Arc;
 
 pub(super) struct Encoder {
-    layers: Vec<Layer>,
-}
-
-struct Layer {
-    attention: Attention,
-    feed_forward: FeedForward,
-}
-
-struct Attention {
-    query: Linear,
-    key: Linear,
-    value: Linear,
-    output: Linear,
-    layer_norm: LayerNorm,
+    steps: Vec<Step>,
+    /// Behind the last layer, if norms stand before.
+    last_norm: Option<LayerNorm>,
+    pooling: Pooling,
+    tables: PositionTables,
+    rotary_bases: Vec<f64>,
     heads: usize,
     backend: Backend,
 }
 
-struct FeedForward {
+/// One step through the stack; several may go through the same layer.
+struct Step {
+    layer: Arc<Layer>,
+    window: Option<usize>,
+    rotary_base: Option<f64>,
+}
+
+struct Layer {
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    vectors: LayerVectors,
+    attention_output: Linear,
+    /// Behind attention, or before it, as `norms_before` says.
+    attention_norm: Option<LayerNorm>,
     intermediate: Linear,
+    gate: Option<Linear>,
     output: Linear,
-    layer_norm: LayerNorm,
+    output_norm: LayerNorm,
+    norms_before: bool,
+}
+
+/// What a step needs beside the hidden states.
+struct Pass<'a> {
+    encoder: &'a Encoder,
+    step: &'a Step,
+    tables: &'a PassTables,
+    sequences: &'a Sequences<'a>,
+    /// The sequences of the states that ask, and which states they are; `None` if all ask.
+    firsts: Option<(&'a Sequences<'a>, &'a Tensor)>,
+    parallelism: Parallelism,
 }
 
 impl Encoder {
-    pub(super) fn load(parameters: Parameters, config: &Config) -> Result<Self> {
-        let layers = parameters.pp("layer");
-        let layers = (0..config.num_hidden_layers).map(|i| Layer::load(layers.pp(i), config)).collect::<Result<_>>()?;
-        Ok(Self { layers })
-    }
-
-    /// The linear layers, which hold nearly all of the parameters.
-    pub(super) fn linears(&self) -> impl Iterator<Item = &Linear> {
-        self.layers.iter().flat_map(|Layer { attention, feed_forward }| {
-            let Attention { query, key, value, output, .. } = attention;
-            [query, key, value, output, &feed_forward.intermediate, &feed_forward.output]
+    /// `parameters` are the encoder's.
+    pub(super) fn load(parameters: &Parameters, architecture: &Architecture) -> Result<Self> {
+        let mut loaded: HashMap<&str, Arc<Layer>> = HashMap::new();
+        let mut steps = Vec::with_capacity(architecture.layers.len());
+        let mut rotary_bases = Vec::new();
+        for step in &architecture.layers {
+            let layer = match loaded.get(step.name.as_str()) {
+                Some(layer) => layer.clone(),
+                None => Arc::new(Layer::load(&parameters.pp(&step.name), architecture, step)?),
+            };
+            loaded.insert(&step.name, layer.clone());
+            rotary_bases.extend(step.rotary_base.filter(|base| !rotary_bases.contains(base)));
+            steps.push(Step { layer, window: step.window, rotary_base: step.rotary_base });
+        }
+        let last_norm = match architecture.norm_placement {
+            NormPlacement::After => None,
+            NormPlacement::Before { last } => {
+                Some(LayerNorm::load(parameters, last, architecture.hidden_size, architecture.norm)?)
+            }
+        };
+        Ok(Self {
+            steps,
+            last_norm,
+            pooling: architecture.head.pooling,
+            tables: PositionTables::load(parameters, architecture)?,
+            rotary_bases,
+            heads: architecture.heads,
+            backend: parameters.backend().clone(),
         })
     }
 
-    /// (total_tokens, hidden) to (sequences, hidden), the last hidden state of each sequence's first token.
+    /// The linear layers, which hold nearly all of the parameters. Those of a shared layer come as often as it does.
+    pub(super) fn linears(&self) -> impl Iterator<Item = &Linear> {
+        self.steps.iter().flat_map(|step| step.layer.linears())
+    }
+
+    /// (total_tokens, hidden) to (sequences, hidden): what the head reads of each sequence.
     pub(super) fn forward(
         &self,
         mut hidden_states: Tensor,
         sequences: &Sequences,
         parallelism: Parallelism,
     ) -> Result<Tensor> {
+        let tables = self.tables.of_pass(sequences.longest(), &self.rotary_bases)?;
         let starts = Tensor::new(sequences.starts(), hidden_states.device())?;
         let first_of_each: Vec<usize> = (0..sequences.offsets.len()).collect();
         let firsts = Sequences { offsets: &first_of_each };
-        for (i, layer) in self.layers.iter().enumerate() {
+        for (i, step) in self.steps.iter().enumerate() {
             // Behind the last layer nobody asks for the other tokens, who are still asked in it.
-            let is_last = i + 1 == self.layers.len();
-            let (asking, queries) = match is_last {
-                true => (hidden_states.index_select(&starts, 0)?, &firsts),
-                false => (hidden_states.clone(), sequences),
-            };
-            let attended = layer.attention.forward(&asking, queries, &hidden_states, sequences, parallelism)?;
-            hidden_states = layer.feed_forward.forward(&attended, parallelism)?;
+            let only_firsts = i + 1 == self.steps.len() && self.pooling == Pooling::First;
+            let firsts = only_firsts.then_some((&firsts, &starts));
+            let pass = Pass { encoder: self, step, tables: &tables, sequences, firsts, parallelism };
+            hidden_states = step.layer.forward(hidden_states, &pass)?;
         }
-        Ok(hidden_states)
+        if let Some(norm) = &self.last_norm {
+            hidden_states = norm.forward(&hidden_states, None, parallelism)?;
+        }
+        match self.pooling {
+            Pooling::First => Ok(hidden_states),
+            Pooling::Mean => mean_of_each(&hidden_states, sequences),
+        }
+    }
+}
+
+/// (total_tokens, hidden) to (sequences, hidden).
+fn mean_of_each(hidden_states: &Tensor, sequences: &Sequences) -> Result<Tensor> {
+    let means = sequences.offsets.windows(2).map(|pair| hidden_states.narrow(0, pair[0], pair[1] - pair[0])?.mean(0));
+    Tensor::stack(&means.collect::<Result<Vec<_>>>()?, 0)
+}
+
+impl Pass<'_> {
+    /// The rows of the states that ask.
+    fn asking(&self, hidden_states: &Tensor) -> Result<Tensor> {
+        match self.firsts {
+            None => Ok(hidden_states.clone()),
+            Some((_, starts)) => hidden_states.index_select(starts, 0),
+        }
     }
 }
 
 impl Layer {
-    fn load(parameters: Parameters, config: &Config) -> Result<Self> {
+    /// `parameters` are the layer's.
+    fn load(parameters: &Parameters, architecture: &Architecture, step: &config::Layer) -> Result<Self> {
+        let Architecture { hidden_size: hidden, intermediate_size, activation, parts, norm, .. } = *architecture;
+        let square = |part| Linear::load(parameters, part, hidden, hidden);
+        let layer_norm = |name| LayerNorm::load(parameters, name, hidden, norm);
+        let norms_before = architecture.norm_placement != NormPlacement::After;
+        let has_attention_norm = step.has_attention_norm || !norms_before;
+        let gate = parts.gate.map(|part| Linear::load(parameters, part, hidden, intermediate_size));
         Ok(Self {
-            attention: Attention::load(parameters.pp("attention"), config)?,
-            feed_forward: FeedForward::load(parameters, config)?,
+            query: square(parts.query)?,
+            key: square(parts.key)?,
+            value: square(parts.value)?,
+            vectors: LayerVectors::load(parameters, architecture)?,
+            attention_output: square(parts.attention_output)?,
+            attention_norm: has_attention_norm.then(|| layer_norm(parts.attention_norm)).transpose()?,
+            intermediate: Linear::load_activated(
+                parameters,
+                parts.intermediate,
+                hidden,
+                intermediate_size,
+                activation,
+            )?,
+            gate: gate.transpose()?,
+            output: Linear::load(parameters, parts.output, intermediate_size, hidden)?,
+            output_norm: layer_norm(parts.output_norm)?,
+            norms_before,
         })
     }
-}
 
-impl Attention {
-    fn load(parameters: Parameters, config: &Config) -> Result<Self> {
-        let square = |parameters: Parameters| Linear::load(parameters, config.hidden_size, config.hidden_size);
-        let this = parameters.pp("self");
-        Ok(Self {
-            query: square(this.pp("query"))?,
-            key: square(this.pp("key"))?,
-            value: square(this.pp("value"))?,
-            output: square(parameters.pp("output.dense"))?,
-            layer_norm: LayerNorm::load(parameters.pp("output.LayerNorm"), config)?,
-            heads: config.num_attention_heads,
-            backend: parameters.backend().clone(),
-        })
+    fn linears(&self) -> impl Iterator<Item = &Linear> {
+        let Layer { query, key, value, attention_output, intermediate, output, gate, vectors, .. } = self;
+        [query, key, value, attention_output, intermediate, output].into_iter().chain(gate).chain(vectors.linears())
     }
 
-    /// The states `asking`, whose sequences are `queries`, after they have attended to `hidden_states`, whose sequences are
-    /// `sequences`.
-    fn forward(
-        &self,
-        asking: &Tensor,
-        queries: &Sequences,
-        hidden_states: &Tensor,
-        sequences: &Sequences,
-        parallelism: Parallelism,
-    ) -> Result<Tensor> {
+    /// (total_tokens, hidden) to (asking tokens, hidden).
+    fn forward(&self, hidden_states: Tensor, pass: &Pass) -> Result<Tensor> {
+        let parallelism = pass.parallelism;
+        let asking = pass.asking(&hidden_states)?;
+        if self.norms_before {
+            let (queries, keys) = match &self.attention_norm {
+                None => (asking.clone(), hidden_states),
+                Some(norm) => {
+                    let normed = norm.forward(&hidden_states, None, parallelism)?;
+                    (pass.asking(&normed)?, normed)
+                }
+            };
+            let context = self.attend(&queries, &keys, pass)?;
+            let attended = self.attention_output.forward_combined(&context, Combined::Plus(&asking), parallelism)?;
+            let normed = self.output_norm.forward(&attended, None, parallelism)?;
+            let activated = self.activated(&normed, parallelism)?;
+            self.output.forward_combined(&activated, Combined::Plus(&attended), parallelism)
+        } else {
+            let context = self.attend(&asking, &hidden_states, pass)?;
+            let mut attended = self.attention_output.forward(&context, parallelism)?;
+            if let Some(norm) = &self.attention_norm {
+                attended = norm.forward(&attended, Some(&asking), parallelism)?;
+            }
+            let fed = self.output.forward(&self.activated(&attended, parallelism)?, parallelism)?;
+            self.output_norm.forward(&fed, Some(&attended), parallelism)
+        }
+    }
+
+    /// What the states `asking` are told by `hidden_states`.
+    fn attend(&self, asking: &Tensor, hidden_states: &Tensor, pass: &Pass) -> Result<Tensor> {
+        let Pass { encoder, step, tables, sequences, firsts, parallelism } = *pass;
         let query = self.query.forward(asking, parallelism)?;
         let key = self.key.forward(hidden_states, parallelism)?;
         let value = self.value.forward(hidden_states, parallelism)?;
-        let context = match self.backend {
-            Backend::Kernels { level, .. } => {
-                cpu::attention(level, parallelism, &query, &key, &value, self.heads, queries, sequences)?
-            }
-            Backend::Candle { .. } => attention(&query, &key, &value, self.heads, queries, sequences)?,
+        let vectors = encoder.tables.vectors(&self.vectors, tables, &self.key, &self.query, parallelism)?;
+        let attend = Attend {
+            heads: encoder.heads,
+            scale: encoder.tables.scale(),
+            window: step.window,
+            positions: tables.positions(step.rotary_base, vectors.as_deref()),
+            queries: firsts.map_or(sequences, |(firsts, _)| firsts),
+            sequences,
         };
-        self.layer_norm.forward(&self.output.forward(&context, parallelism)?, asking, parallelism)
-    }
-}
-
-impl FeedForward {
-    /// `parameters` are the layer's root: transformers keeps the two dense layers of this block there.
-    fn load(parameters: Parameters, config: &Config) -> Result<Self> {
-        Ok(Self {
-            intermediate: Linear::load_activated(
-                parameters.pp("intermediate.dense"),
-                config.hidden_size,
-                config.intermediate_size,
-                activation(config.hidden_act),
-            )?,
-            output: Linear::load(parameters.pp("output.dense"), config.intermediate_size, config.hidden_size)?,
-            layer_norm: LayerNorm::load(parameters.pp("output.LayerNorm"), config)?,
-        })
+        match encoder.backend {
+            Backend::Kernels { level, .. } => cpu::attention(level, parallelism, &query, &key, &value, &attend),
+            Backend::Candle { .. } => attention(&query, &key, &value, &attend),
+        }
     }
 
-    fn forward(&self, hidden_states: &Tensor, parallelism: Parallelism) -> Result<Tensor> {
-        let activated = self.intermediate.forward(hidden_states, parallelism)?;
-        self.layer_norm.forward(&self.output.forward(&activated, parallelism)?, hidden_states, parallelism)
-    }
-}
-
-fn activation(hidden_act: HiddenAct) -> Activation {
-    match hidden_act {
-        HiddenAct::Gelu => Activation::Gelu,
-        HiddenAct::GeluApproximate => Activation::GeluTanh,
-        HiddenAct::Relu => Activation::Relu,
+    /// The first half of the feed-forward layer.
+    fn activated(&self, xs: &Tensor, parallelism: Parallelism) -> Result<Tensor> {
+        let activated = self.intermediate.forward(xs, parallelism)?;
+        match &self.gate {
+            None => Ok(activated),
+            Some(gate) => gate.forward_combined(xs, Combined::Times(&activated), parallelism),
+        }
     }
 }

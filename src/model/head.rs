@@ -1,39 +1,40 @@
-//! What stands on the encoder: the pooler and the classifier.
+//! What stands on the encoder: a dense layer, its activation, perhaps a norm, and the layer that gives the logits.
 
-use super::layers::Linear;
+use super::layers::{LayerNorm, Linear};
 use super::parameters::Parameters;
-use crate::checkpoint::config::Config;
+use crate::checkpoint::config::{Architecture, Part};
 use crate::kernels::Parallelism;
 use candle_core::{DType, Result, Tensor};
 
-/// tanh of a dense layer over each sequence's first hidden state, that of `[CLS]`.
-pub(super) struct Pooler {
+pub(super) struct Head {
     dense: Linear,
+    norm: Option<LayerNorm>,
+    output: Linear,
 }
 
-/// Pooled output to logits.
-pub(super) struct Classifier {
-    dense: Linear,
-}
-
-impl Pooler {
-    pub(super) fn load(parameters: Parameters, config: &Config) -> Result<Self> {
-        Ok(Self { dense: Linear::load(parameters.pp("dense"), config.hidden_size, config.hidden_size)? })
-    }
-
-    /// (sequences, hidden) to (sequences, hidden).
-    pub(super) fn forward(&self, first_states: &Tensor, parallelism: Parallelism) -> Result<Tensor> {
-        self.dense.forward(first_states, parallelism)?.tanh()
-    }
-}
-
-impl Classifier {
-    pub(super) fn load(parameters: Parameters, config: &Config, num_labels: usize) -> Result<Self> {
-        Ok(Self { dense: Linear::load(parameters, config.hidden_size, num_labels)? })
+impl Head {
+    /// `root` are all parameters of the checkpoint, `encoder` those of the encoder.
+    pub(super) fn load(
+        root: &Parameters,
+        encoder: &Parameters,
+        architecture: &Architecture,
+        num_labels: usize,
+    ) -> Result<Self> {
+        let (head, hidden) = (architecture.head, architecture.hidden_size);
+        let parameters = if head.dense_is_in_encoder { encoder } else { root };
+        Ok(Self {
+            dense: Linear::load_activated(parameters, head.dense, hidden, hidden, head.activation)?,
+            norm: head.norm.map(|name| LayerNorm::load(root, name, hidden, architecture.norm)).transpose()?,
+            output: Linear::load(root, Part::new(head.output), hidden, num_labels)?,
+        })
     }
 
     /// (sequences, hidden) to a row of logits for each sequence.
-    pub(super) fn forward(&self, pooled_output: &Tensor, parallelism: Parallelism) -> Result<Vec<Vec<f32>>> {
-        self.dense.forward(pooled_output, parallelism)?.to_dtype(DType::F32)?.to_vec2()
+    pub(super) fn forward(&self, pooled: &Tensor, parallelism: Parallelism) -> Result<Vec<Vec<f32>>> {
+        let mut states = self.dense.forward(pooled, parallelism)?;
+        if let Some(norm) = &self.norm {
+            states = norm.forward(&states, None, parallelism)?;
+        }
+        self.output.forward(&states, parallelism)?.to_dtype(DType::F32)?.to_vec2()
     }
 }

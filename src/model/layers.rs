@@ -3,9 +3,8 @@
 
 use super::backend::Backend;
 use super::cpu;
-use super::parameters::Parameters;
-use crate::checkpoint::config::Config;
-use crate::checkpoint::weights::Float32s;
+use super::parameters::{Elements, Parameters};
+use crate::checkpoint::config::{Norm, Part};
 use crate::kernels::{self, Activation, Level, PackedWeight, Parallelism, Precision, Weight};
 use candle_core::{Module, Result, Tensor};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +13,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub(super) struct Linear {
     weights: LinearWeights,
     activation: Activation,
+}
+
+/// What a linear layer's result is combined with, a tensor of its shape.
+#[derive(Clone, Copy)]
+pub(super) enum Combined<'a> {
+    /// With nothing.
+    Alone,
+    /// It is added.
+    Plus(&'a Tensor),
+    /// It is multiplied.
+    Times(&'a Tensor),
 }
 
 enum LinearWeights {
@@ -26,13 +36,13 @@ struct KernelWeights {
     level: Level,
     precision: Precision,
     weight: Mutex<KernelWeight>,
-    bias: Float32s,
+    bias: Elements,
 }
 
 /// Weights where the checkpoint has them, or packed.
 #[derive(Clone)]
 enum KernelWeight {
-    Stored(Float32s),
+    Stored(Elements),
     Packed(Arc<PackedWeight>),
 }
 
@@ -54,27 +64,38 @@ impl KernelWeights {
 }
 
 impl Linear {
-    pub(super) fn load(parameters: Parameters, in_dim: usize, out_dim: usize) -> Result<Self> {
-        Self::load_activated(parameters, in_dim, out_dim, Activation::Identity)
+    /// The layer `part`, named below `parameters`.
+    pub(super) fn load(parameters: &Parameters, part: Part, in_dim: usize, out_dim: usize) -> Result<Self> {
+        Self::load_activated(parameters, part, in_dim, out_dim, Activation::Identity)
     }
 
     /// A layer whose result goes through `activation`.
     pub(super) fn load_activated(
-        parameters: Parameters,
+        parameters: &Parameters,
+        part: Part,
         in_dim: usize,
         out_dim: usize,
         activation: Activation,
     ) -> Result<Self> {
+        let parameters = parameters.pp(part.name);
         let weights = match *parameters.backend() {
             Backend::Kernels { level, precision } => LinearWeights::Kernel(KernelWeights {
                 level,
                 precision,
-                weight: Mutex::new(KernelWeight::Stored(parameters.float32s(&[out_dim, in_dim], "weight")?)),
-                bias: parameters.float32s(&[out_dim], "bias")?,
+                weight: Mutex::new(KernelWeight::Stored(parameters.part_elements(
+                    part,
+                    &[out_dim, in_dim],
+                    "weight",
+                )?)),
+                bias: match part.bias {
+                    true => parameters.part_elements(part, &[out_dim], "bias")?,
+                    false => vec![0.0; out_dim].into(),
+                },
             }),
             Backend::Candle { .. } => {
-                let weight = parameters.tensor((out_dim, in_dim), "weight")?;
-                LinearWeights::Candle(candle_nn::Linear::new(weight, Some(parameters.tensor(out_dim, "bias")?)))
+                let weight = parameters.part_tensor(part, &[out_dim, in_dim], "weight")?;
+                let bias = part.bias.then(|| parameters.part_tensor(part, &[out_dim], "bias")).transpose()?;
+                LinearWeights::Candle(candle_nn::Linear::new(weight, bias))
             }
         };
         Ok(Self { weights, activation })
@@ -82,8 +103,20 @@ impl Linear {
 
     /// (rows, in) to (rows, out).
     pub(super) fn forward(&self, xs: &Tensor, parallelism: Parallelism) -> Result<Tensor> {
+        self.forward_combined(xs, Combined::Alone, parallelism)
+    }
+
+    /// (rows, in) to (rows, out), combined with another operand.
+    pub(super) fn forward_combined(&self, xs: &Tensor, with: Combined, parallelism: Parallelism) -> Result<Tensor> {
         match &self.weights {
-            LinearWeights::Candle(linear) => activate(self.activation, linear.forward(xs)?),
+            LinearWeights::Candle(linear) => {
+                let ys = activate(self.activation, linear.forward(xs)?)?;
+                match with {
+                    Combined::Alone => Ok(ys),
+                    Combined::Plus(other) => ys + other,
+                    Combined::Times(other) => ys * other,
+                }
+            }
             LinearWeights::Kernel(weights) => {
                 let weight = weights.lock().clone();
                 let weight = match &weight {
@@ -92,12 +125,12 @@ impl Linear {
                 };
                 let (activation, precision) = (self.activation, weights.precision);
                 let layer = kernels::Linear { weight, bias: &weights.bias, activation, precision };
-                cpu::linear(weights.level, parallelism, layer, xs)
+                cpu::linear(weights.level, parallelism, layer, xs, with)
             }
         }
     }
 
-    /// Packs the weights for the kernels, where that makes products faster. Takes one thread, for which others may wait.
+    /// Packs the weights for the kernels, if that makes products faster. Takes one thread; others may wait for it.
     pub(super) fn pack(&self) {
         if let LinearWeights::Kernel(weights) = &self.weights {
             if PackedWeight::is_of_use(weights.level, weights.precision) {
@@ -114,10 +147,11 @@ fn activate(activation: Activation, xs: Tensor) -> Result<Tensor> {
         Activation::Gelu => xs.gelu_erf(),
         Activation::GeluTanh => xs.gelu(),
         Activation::Relu => xs.relu(),
+        Activation::Tanh => xs.tanh(),
     }
 }
 
-/// Layer norm over the hidden dimension.
+/// Layer norm over the last dimension.
 pub(super) struct LayerNorm {
     weights: LayerNormWeights,
     eps: f32,
@@ -125,32 +159,38 @@ pub(super) struct LayerNorm {
 
 enum LayerNormWeights {
     Candle { weight: Tensor, bias: Tensor },
-    Kernel { level: Level, weight: Float32s, bias: Float32s },
+    Kernel { level: Level, weight: Elements, bias: Elements },
 }
 
 impl LayerNorm {
-    pub(super) fn load(parameters: Parameters, config: &Config) -> Result<Self> {
-        let hidden = config.hidden_size;
+    /// The norm called `name`, of `size` columns.
+    pub(super) fn load(parameters: &Parameters, name: &str, size: usize, norm: Norm) -> Result<Self> {
+        let parameters = parameters.pp(name);
         let weights = match *parameters.backend() {
             Backend::Kernels { level, .. } => LayerNormWeights::Kernel {
                 level,
-                weight: parameters.float32s(&[hidden], "weight")?,
-                bias: parameters.float32s(&[hidden], "bias")?,
+                weight: parameters.float32s(&[size], "weight")?.into(),
+                bias: match norm.bias {
+                    true => parameters.float32s(&[size], "bias")?.into(),
+                    false => vec![0.0; size].into(),
+                },
             },
-            Backend::Candle { .. } => LayerNormWeights::Candle {
-                weight: parameters.tensor(hidden, "weight")?,
-                bias: parameters.tensor(hidden, "bias")?,
-            },
+            Backend::Candle { .. } => {
+                let weight = parameters.tensor(size, "weight")?;
+                let bias = if norm.bias { parameters.tensor(size, "bias")? } else { weight.zeros_like()? };
+                LayerNormWeights::Candle { weight, bias }
+            }
         };
-        Ok(Self { weights, eps: config.layer_norm_eps as f32 })
+        Ok(Self { weights, eps: norm.eps as f32 })
     }
 
-    /// The norm of `xs + residual`, both (rows, hidden).
-    pub(super) fn forward(&self, xs: &Tensor, residual: &Tensor, parallelism: Parallelism) -> Result<Tensor> {
+    /// The norm of `xs`, or of `xs + residual`, (rows, size).
+    pub(super) fn forward(&self, xs: &Tensor, residual: Option<&Tensor>, parallelism: Parallelism) -> Result<Tensor> {
         match &self.weights {
-            LayerNormWeights::Candle { weight, bias } => {
-                candle_nn::ops::layer_norm(&(xs + residual)?, weight, bias, self.eps)
-            }
+            LayerNormWeights::Candle { weight, bias } => match residual {
+                Some(residual) => candle_nn::ops::layer_norm(&(xs + residual)?, weight, bias, self.eps),
+                None => candle_nn::ops::layer_norm(xs, weight, bias, self.eps),
+            },
             LayerNormWeights::Kernel { level, weight, bias } => {
                 let norm = kernels::LayerNorm { weight, bias, eps: self.eps };
                 cpu::layer_norm(*level, parallelism, norm, xs, residual)

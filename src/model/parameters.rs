@@ -1,10 +1,13 @@
 //! A checkpoint's parameters, as the parts of the model take them.
 
 use super::backend::Backend;
+use crate::checkpoint::config::Part;
 use crate::checkpoint::weights::{Float32s, Weights};
 use crate::kernels::Precision;
 use candle_core::{Error, Result, Shape, Tensor};
 use candle_nn::VarBuilder;
+use safetensors::Dtype;
+use std::ops::{Deref, Range};
 
 /// The parameters under a prefix of their names: candle's tensors on the device, or the elements where the file has
 /// them, for the kernels.
@@ -13,6 +16,40 @@ pub(super) struct Parameters {
     tensors: VarBuilder<'static>,
     weights: Weights,
     backend: Backend,
+}
+
+/// Elements of a parameter for the kernels: all, or those of one of the layers that are stored in it.
+#[derive(Clone)]
+pub(super) struct Elements {
+    all: Float32s,
+    range: Range<usize>,
+}
+
+impl Elements {
+    /// See [`Float32s::release`].
+    pub(super) fn release(&self) {
+        self.all.release();
+    }
+}
+
+impl From<Float32s> for Elements {
+    fn from(all: Float32s) -> Elements {
+        Elements { range: 0..all.len(), all }
+    }
+}
+
+impl From<Vec<f32>> for Elements {
+    fn from(elements: Vec<f32>) -> Elements {
+        Float32s::from(elements).into()
+    }
+}
+
+impl Deref for Elements {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.all[self.range.clone()]
+    }
 }
 
 impl Parameters {
@@ -24,6 +61,14 @@ impl Parameters {
     /// Those of a part.
     pub(super) fn pp(&self, part: impl ToString) -> Parameters {
         Parameters { tensors: self.tensors.pp(part), ..self.clone() }
+    }
+
+    /// Those of the encoder, which a checkpoint saved from a bare encoder has without a prefix.
+    pub(super) fn encoder(&self, prefix: &str, words: &str) -> Parameters {
+        match self.weights.contains(&format!("{words}.weight")) {
+            true => self.clone(),
+            false => self.pp(prefix),
+        }
     }
 
     /// What computes with them.
@@ -47,13 +92,40 @@ impl Parameters {
 
     /// The elements of a parameter, for the kernels.
     pub(super) fn float32s(&self, shape: &[usize], name: &str) -> Result<Float32s> {
-        self.weights.float32s(shape, &self.full_name(name)).map_err(|error| Error::Msg(format!("{error:#}")))
+        self.weights.float32s(shape, &self.full_name(name)).map_err(message)
+    }
+
+    /// The tensor `name` of a dense layer, of the shape `shape`, on the device.
+    pub(super) fn part_tensor(&self, part: Part, shape: &[usize], name: &str) -> Result<Tensor> {
+        let tensor = self.tensor(stored_shape(part, shape), name)?;
+        match part.of {
+            1 => Ok(tensor),
+            _ => tensor.narrow(0, part.index * shape[0], shape[0])?.contiguous(),
+        }
+    }
+
+    /// The elements of the tensor `name` of a dense layer, of the shape `shape`, for the kernels.
+    pub(super) fn part_elements(&self, part: Part, shape: &[usize], name: &str) -> Result<Elements> {
+        let all = stored_shape(part, shape);
+        if part.of == 1 {
+            return Ok(self.float32s(&all, name)?.into());
+        }
+        let (stored_in, full_name) = self.stored(all.clone(), name)?;
+        let stored = stored_in.stored(&full_name).expect("the tensor's shape was checked");
+        let count: usize = shape.iter().product();
+        let range = part.index * count..(part.index + 1) * count;
+        if stored.dtype == Dtype::F32 && stored.strides.is_none() {
+            return Ok(Elements { all: self.float32s(&all, name)?, range });
+        }
+        let mut elements = Vec::with_capacity(count);
+        stored.extend_float32s(range, &mut elements).map_err(message)?;
+        Ok(elements.into())
     }
 
     /// Where the elements of a parameter are found as they are stored: the checkpoint's tensors, and its name there.
     pub(super) fn stored(&self, shape: impl Into<Shape>, name: &str) -> Result<(Weights, String)> {
         let (shape, name) = (shape.into(), self.full_name(name));
-        self.weights.check_shape(shape.dims(), &name).map_err(|error| Error::Msg(format!("{error:#}")))?;
+        self.weights.check_shape(shape.dims(), &name).map_err(message)?;
         Ok((self.weights.clone(), name))
     }
 
@@ -68,4 +140,16 @@ impl Parameters {
             prefix => format!("{prefix}.{name}"),
         }
     }
+}
+
+/// The shape of the tensor in which a dense layer's tensor of the shape `shape` is stored.
+fn stored_shape(part: Part, shape: &[usize]) -> Vec<usize> {
+    let mut all = shape.to_vec();
+    all[0] *= part.of;
+    all
+}
+
+/// candle's modules have candle's errors; the whole chain of causes becomes the message.
+fn message(error: anyhow::Error) -> Error {
+    Error::Msg(format!("{error:#}"))
 }

@@ -25,7 +25,7 @@ use tokenizers::utils::truncation::{truncate_encodings, TruncationDirection, Tru
 const MAX_FILE_SIZE: usize = 128 << 20;
 
 /// The token ids of one text, or of a pair, special tokens included.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Encoding {
     /// At most the limit of them.
     pub input_ids: Vec<u32>,
@@ -63,7 +63,7 @@ pub struct Tokenization {
 }
 
 impl Tokenization {
-    /// From `tokenizer.json`, or built of a vocabulary and `tokenizer_config.json`. `asked_max_length` is `--max-length`;
+    /// From `tokenizer.json`, or built of a vocabulary and `tokenizer_config.json`. `asked_max_length` is the user's limit;
     /// without it the limit is the smaller of `model_max_length` and the model's own.
     ///
     /// # Errors
@@ -222,7 +222,7 @@ fn max_length(
 ) -> Result<usize> {
     let limit = match asked {
         Some(asked) => {
-            ensure!(asked <= longest, "--max-length {asked} is more than the model takes: {longest} tokens");
+            ensure!(asked <= longest, "a maximum length of {asked} tokens is more than the model takes: {longest}");
             asked
         }
         None => settings.model_max_length.unwrap_or(longest).min(longest),

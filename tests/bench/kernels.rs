@@ -3,7 +3,8 @@
 //! line picks the lines that contain it.
 
 use agnews::kernels::{
-    self, peak, Activation, Attention, LayerNorm, Level, Linear, PackedWeight, Parallelism, Precision, Weight,
+    self, peak, Activation, Attention, Combined, LayerNorm, Level, Linear, PackedWeight, Parallelism, Positions,
+    Precision, Weight,
 };
 use std::cell::Cell;
 use std::hint::black_box;
@@ -75,7 +76,7 @@ impl Report<'_> {
         }
         let rate = best(work);
         let share = 100.0 * rate / self.peak;
-        writeln!(std::io::stdout(), "{name:50} {:7.1} GFLOP/s {share:4.0} % of the peak", rate / 1e9)
+        writeln!(std::io::stdout(), "{name:58} {:7.1} GFLOP/s {share:4.0} % of the peak", rate / 1e9)
     }
 }
 
@@ -102,7 +103,7 @@ fn linear(report: &Report, precision: Precision) -> std::io::Result<()> {
             report.line(&format!("linear {k} to {out}, {precision}, {rows} rows, {parallelism:?}"), || {
                 turn.set((turn.get() + 1) % LAYERS);
                 let layer = Linear { weight: layer_weight(turn.get()), bias: &bias, activation, precision };
-                black_box(kernels::linear(report.level, parallelism, layer, &x, None));
+                black_box(kernels::linear(report.level, parallelism, layer, &x, Combined::Alone));
                 (2 * rows * k * out) as u64
             })?;
         }
@@ -113,14 +114,36 @@ fn linear(report: &Report, precision: Precision) -> std::io::Result<()> {
 fn attention(report: &Report) -> std::io::Result<()> {
     for (heads, head_dim) in [(12, 64), (12, 32)] {
         for (length, count) in [(16, 32), (53, 10), (128, 4), (512, 1)] {
-            let operand = numbers(length * count * heads * head_dim);
+            let hidden = heads * head_dim;
+            let operand = numbers(length * count * hidden);
             let offsets: Vec<usize> = (0..=count).map(|i| i * length).collect();
-            let (query, key, value) = (&operand, &operand, &operand);
-            let operands = Attention { query, key, value, heads, head_dim, query_offsets: &offsets, offsets: &offsets };
-            report.line(&format!("attention {heads} x {head_dim}, {count} of {length} tokens"), || {
-                black_box(kernels::attention(report.level, Parallelism::Single, operands));
-                (4 * count * length * length * heads * head_dim) as u64
-            })?;
+            let table = numbers((2 * length - 1) * hidden);
+            let rotation = &table[..length * head_dim / 2];
+            let plain = Attention {
+                query: &operand,
+                key: &operand,
+                value: &operand,
+                heads,
+                head_dim,
+                query_offsets: &offsets,
+                offsets: &offsets,
+                scale: 1.0 / (head_dim as f32).sqrt(),
+                window: None,
+                positions: Positions::None,
+            };
+            for (variant, window, positions, products) in [
+                ("", None, Positions::None, 2),
+                (", rotary", None, Positions::Rotary { cos: rotation, sin: rotation }, 2),
+                (", window of 64", Some(64), Positions::None, 2),
+                (", bias", None, Positions::Bias(&table[..(2 * length - 1) * heads]), 2),
+                (", disentangled", None, Positions::Disentangled { key: Some(&table), query: Some(&table) }, 4),
+            ] {
+                let operands = Attention { window, positions, ..plain };
+                report.line(&format!("attention {heads} x {head_dim}, {count} of {length} tokens{variant}"), || {
+                    black_box(kernels::attention(report.level, Parallelism::Single, operands));
+                    (2 * products * count * length * length * hidden) as u64
+                })?;
+            }
         }
     }
     Ok(())

@@ -105,7 +105,7 @@ fn every_level_agrees_with_transformers() {
     }
 }
 
-/// The precision that is taken where nothing is asked for, on every level that would take it.
+/// The precision that is taken if nothing is asked for, on every level that would take it.
 #[test]
 fn three_products_of_bf16_agree_with_transformers() {
     for level in Level::ALL.into_iter().filter(|level| level.is_supported()) {
@@ -121,7 +121,7 @@ fn three_products_of_bf16_agree_with_transformers() {
 fn candles_own_operations_agree_with_transformers() {
     let (difference, labels_agree) = compare(BackendChoice::candle());
     assert!(difference <= TOLERANCE && labels_agree, "off by {difference}");
-    // Every tensor is rounded to 8 bits of a fraction, the sums and the logits (up to 9 in size) among them.
+    // Every tensor is rounded to 8 bits of a fraction, the sums and the logits (up to 5.3 in size) among them.
     let bf16 = BackendChoice { precision: Some(Precision::Bf16), ..BackendChoice::candle() };
     let (difference, labels_agree) = compare(bf16);
     assert!(difference > TOLERANCE && difference <= 0.4 && labels_agree, "bf16: off by {difference}");

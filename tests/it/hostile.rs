@@ -85,7 +85,7 @@ fn configs_that_lie_about_the_weights_are_errors() {
         ("hidden_act", json!("mish")),
         ("id2label", json!({"0": "a", "1": "b"})),
         ("id2label", json!(["a", "b", "c"])),
-        ("problem_type", json!("regression")),
+        ("problem_type", json!("ranking")),
     ] {
         let outcome = classify_with(|folder| edit(folder, "config.json", |config| config[field] = value.clone()));
         assert_eq!(outcome.code, Some(1), "{field} = {value}: {}", outcome.stderr);

@@ -4,6 +4,7 @@
 mod evaluation;
 mod evaluation_program;
 mod exactness;
+mod families;
 mod faults;
 mod harness;
 mod hostile;

@@ -1,11 +1,10 @@
-//! The names that checkpoints give to BERT's tensors, brought to the one form that the model asks for.
+//! The names that checkpoints give to their tensors, brought to the one form that the model asks for.
 
-/// `name` in the form of transformers' BertForSequenceClassification (`bert.….LayerNorm.weight`, `classifier.bias`),
-/// or `None` for what a classifier does not use: buffers that only count positions, and heads of other tasks.
+/// `name` in the form of transformers' classes (`….LayerNorm.weight`, `classifier.bias`), or `None` for what a classifier
+/// does not use: buffers that only count positions, and heads of other tasks.
 ///
-/// Accepted beside that form: `module.` in front (saved from PyTorch's DataParallel), the encoder's names without
-/// `bert.` (saved from a bare BertModel), and `gamma` and `beta` for a layer norm's weight and bias (imported from
-/// TensorFlow).
+/// Also accepted: `module.` in front (saved from PyTorch's DataParallel), and `gamma` and `beta` for a layer norm's weight
+/// and bias (imported from TensorFlow).
 pub(super) fn canonical(name: &str) -> Option<String> {
     let name = name.strip_prefix("module.").unwrap_or(name);
     if name.ends_with("embeddings.position_ids")
@@ -14,14 +13,11 @@ pub(super) fn canonical(name: &str) -> Option<String> {
     {
         return None;
     }
-    let is_bare = ["embeddings.", "encoder.", "pooler."].iter().any(|part| name.starts_with(part));
-    let prefix = if is_bare { "bert." } else { "" };
-    let name = match name.rsplit_once('.') {
-        Some((layer_norm, "gamma")) => format!("{prefix}{layer_norm}.weight"),
-        Some((layer_norm, "beta")) => format!("{prefix}{layer_norm}.bias"),
-        _ => format!("{prefix}{name}"),
-    };
-    Some(name)
+    Some(match name.rsplit_once('.') {
+        Some((layer_norm, "gamma")) => format!("{layer_norm}.weight"),
+        Some((layer_norm, "beta")) => format!("{layer_norm}.bias"),
+        _ => name.to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -35,9 +31,7 @@ mod tests {
             (format!("{norm}.weight"), format!("{norm}.weight")),
             (format!("{norm}.gamma"), format!("{norm}.weight")),
             (format!("module.{norm}.beta"), format!("{norm}.bias")),
-            ("encoder.layer.0.output.LayerNorm.gamma".into(), format!("{norm}.weight")),
-            ("pooler.dense.bias".into(), "bert.pooler.dense.bias".into()),
-            ("embeddings.word_embeddings.weight".into(), "bert.embeddings.word_embeddings.weight".into()),
+            ("pooler.dense.bias".into(), "pooler.dense.bias".into()),
             ("classifier.weight".into(), "classifier.weight".into()),
             ("gamma".into(), "gamma".into()),
         ] {

@@ -1,0 +1,147 @@
+//! The families of models: each file says what the family's `config.json` means and what its tensors are called. A new
+//! one is a file and its line in [`FAMILIES`]. Formulas, names and defaults are those of transformers' `modeling_*.py` and
+//! `configuration_*.py`.
+
+mod albert;
+mod bert;
+mod deberta_v2;
+mod distilbert;
+mod electra;
+mod modernbert;
+mod mpnet;
+mod roberta;
+
+use super::architecture::{
+    AbsolutePositions, Architecture, Distances, Embeddings, Head, Layer, LayerParts, Norm, NormPlacement, Part, Pooling,
+};
+use super::fields::{Act, Dimension, Epsilon, Fields, Layers};
+use crate::kernels::Activation;
+use anyhow::{ensure, Result};
+use serde::Deserialize;
+
+/// A `model_type` that can be run.
+pub(super) struct Family {
+    /// As `config.json` has it.
+    pub(super) model_type: &'static str,
+    /// What the name of its class begins with, before `ForSequenceClassification`.
+    pub(super) class: &'static str,
+    /// What its `config.json` comes to.
+    pub(super) read: fn(&Fields) -> Result<Architecture>,
+}
+
+/// The families that can be run.
+pub(super) const FAMILIES: [Family; 10] = [
+    Family { model_type: "albert", class: "Albert", read: albert::read },
+    Family { model_type: "bert", class: "Bert", read: bert::read },
+    Family { model_type: "camembert", class: "Camembert", read: roberta::read },
+    Family { model_type: "deberta-v2", class: "DebertaV2", read: deberta_v2::read },
+    Family { model_type: "distilbert", class: "DistilBert", read: distilbert::read },
+    Family { model_type: "electra", class: "Electra", read: electra::read },
+    Family { model_type: "modernbert", class: "ModernBert", read: modernbert::read },
+    Family { model_type: "mpnet", class: "MPNet", read: mpnet::read },
+    Family { model_type: "roberta", class: "Roberta", read: roberta::read },
+    Family { model_type: "xlm-roberta", class: "XLMRoberta", read: roberta::read },
+];
+
+/// The sizes, by the names that most families give them.
+#[derive(Deserialize)]
+struct Shape {
+    vocab_size: Dimension,
+    hidden_size: Dimension,
+    num_hidden_layers: Layers,
+    num_attention_heads: Dimension,
+    intermediate_size: Dimension,
+    #[serde(default)]
+    hidden_act: Act,
+    layer_norm_eps: Option<Epsilon>,
+    max_position_embeddings: Dimension,
+    type_vocab_size: Option<u64>,
+    #[serde(rename = "position_embedding_type")]
+    _position_embedding_type: Option<PositionEmbedding>,
+    is_decoder: Option<bool>,
+}
+
+/// The one kind that can be run.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum PositionEmbedding {
+    Absolute,
+}
+
+/// The most token types that are accepted: models have 2, or 4.
+const MOST_TOKEN_TYPES: u64 = 64;
+
+impl Shape {
+    /// BERT's architecture, of which most others are variations.
+    fn bert(self, prefix: &'static str) -> Result<Architecture> {
+        ensure!(self.is_decoder != Some(true), "is_decoder is true: only encoders are supported");
+        let (hidden_size, max_length) = (self.hidden_size.0, self.max_position_embeddings.0);
+        let token_types = self.type_vocab_size.unwrap_or(2);
+        ensure!(
+            (1..=MOST_TOKEN_TYPES).contains(&token_types),
+            "type_vocab_size is {token_types}, not a whole number from 1 to {MOST_TOKEN_TYPES}"
+        );
+        Ok(Architecture {
+            prefix,
+            vocab_size: self.vocab_size.0,
+            hidden_size,
+            heads: self.num_attention_heads.0,
+            intermediate_size: self.intermediate_size.0,
+            max_length,
+            activation: self.hidden_act.0,
+            norm: Norm { eps: self.layer_norm_eps.map_or(1e-12, |eps| eps.0), bias: true },
+            embeddings: Embeddings {
+                size: hidden_size,
+                words: "embeddings.word_embeddings",
+                positions: Some(AbsolutePositions { rows: max_length, first: 0, padding_id: None }),
+                token_types: Some(token_types as usize),
+                norm: "embeddings.LayerNorm",
+                projection: None,
+            },
+            layers: (0..self.num_hidden_layers.0).map(|i| Layer::plain(format!("encoder.layer.{i}"))).collect(),
+            parts: LayerParts {
+                query: Part::new("attention.self.query"),
+                key: Part::new("attention.self.key"),
+                value: Part::new("attention.self.value"),
+                attention_output: Part::new("attention.output.dense"),
+                attention_norm: "attention.output.LayerNorm",
+                intermediate: Part::new("intermediate.dense"),
+                gate: None,
+                output: Part::new("output.dense"),
+                output_norm: "output.LayerNorm",
+            },
+            norm_placement: NormPlacement::After,
+            distances: Distances::None,
+            head: Head {
+                pooling: Pooling::First,
+                dense: Part::new("pooler.dense"),
+                dense_is_in_encoder: true,
+                activation: Activation::Tanh,
+                norm: None,
+                output: "classifier",
+            },
+        })
+    }
+}
+
+/// The head that most families have which came after BERT: dense, activation and output under one name.
+const fn classification_head(activation: Activation) -> Head {
+    Head {
+        pooling: Pooling::First,
+        dense: Part::new("classifier.dense"),
+        dense_is_in_encoder: false,
+        activation,
+        norm: None,
+        output: "classifier.out_proj",
+    }
+}
+
+/// Positions that count from the row after the padding token's, as fairseq has them.
+fn positions_after_padding(rows: usize, padding_id: usize) -> Result<(AbsolutePositions, usize)> {
+    let first = padding_id + 1;
+    ensure!(
+        rows > first,
+        "max_position_embeddings is {rows}, which leaves no position behind pad_token_id {padding_id}"
+    );
+    Ok((AbsolutePositions { rows, first, padding_id: Some(padding_id as u32) }, rows - first))
+}
