@@ -44,7 +44,7 @@ pub enum CheckpointFile {
 }
 
 impl CheckpointFiles {
-    /// The file called `name`, or `None` where the checkpoint has none of that name.
+    /// The file called `name`, or `None` if the checkpoint has none of that name.
     pub fn find(&self, name: &str) -> Option<CheckpointFile> {
         match self {
             CheckpointFiles::Builtin => {
@@ -84,7 +84,7 @@ impl CheckpointFile {
     /// The whole content, for a file that is small by nature: a damaged or hostile one must not fill the memory.
     ///
     /// # Errors
-    /// Where the file cannot be read, is longer than `limit` bytes, or is a Git LFS pointer; the message names it.
+    /// If the file cannot be read, is longer than `limit` bytes, or is a Git LFS pointer; the message names it.
     pub fn read(&self, limit: usize) -> Result<Cow<'static, [u8]>> {
         let path = match self {
             CheckpointFile::Embedded(_, bytes) => return Ok(Cow::Borrowed(bytes)),
@@ -100,7 +100,7 @@ impl CheckpointFile {
         Ok(Cow::Owned(bytes))
     }
 
-    /// Refuses, where `content` is that of the file, the stand-in for a large file in a repository cloned without
+    /// Refuses, if `content` is that of the file, the stand-in for a large file in a repository cloned without
     /// Git LFS.
     pub(super) fn refuse_lfs_pointer(&self, content: &[u8]) -> Result<()> {
         ensure!(

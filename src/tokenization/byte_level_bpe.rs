@@ -15,7 +15,7 @@ use tokenizers::{PreTokenizerWrapper, Tokenizer};
 /// If a file does not parse, two tokens have one id, or a merge is of or into a token that vocab.json lacks; the message
 /// names the file and the line.
 pub(super) fn build(vocab: &[u8], merges: &[u8], settings: &TokenizerConfig) -> Result<Tokenizer> {
-    let vocab = parse_vocab(vocab).context("vocab.json is no vocabulary")?;
+    let vocab = parse_vocab(vocab).context("vocab.json is not a vocabulary")?;
     let merges = parse_merges(merges, &vocab).context("merges.txt does not fit vocab.json")?;
     let model = BPE::builder()
         .vocab_and_merges(vocab, merges)
@@ -43,7 +43,7 @@ pub(super) fn apply_settings(tokenizer: &mut Tokenizer, settings: &TokenizerConf
 
 fn parse_vocab(vocab: &[u8]) -> Result<AHashMap<String, u32>> {
     let vocab: AHashMap<String, u32> = serde_json::from_slice::<HashMap<String, u32>>(vocab)
-        .context("it is no JSON object of ids")?
+        .context("it is not a JSON object of ids")?
         .into_iter()
         .collect();
     let mut token_of_id = AHashMap::with_capacity(vocab.len());
@@ -62,7 +62,8 @@ fn parse_merges(merges: &[u8], vocab: &AHashMap<String, u32>) -> Result<Vec<(Str
     let lines = text.lines().enumerate().filter(|(i, line)| !line.is_empty() && !is_header(*i, line));
     lines
         .map(|(i, line)| {
-            let (left, right) = line.split_once(' ').with_context(|| format!("line {} is no pair of tokens", i + 1))?;
+            let (left, right) =
+                line.split_once(' ').with_context(|| format!("line {} is not a pair of tokens", i + 1))?;
             for token in [left, right, &format!("{left}{right}")] {
                 ensure!(vocab.contains_key(token), "line {}: vocab.json has no token {token:?}", i + 1);
             }

@@ -34,7 +34,7 @@ impl Pipeline {
     pub(super) fn load(files: &CheckpointFiles, settings: &TokenizerConfig, model_type: &str) -> Result<Pipeline> {
         if let Some(file) = files.find("tokenizer.json") {
             let mut tokenizer = tokenizer_json::parse(&file.read(MAX_FILE_SIZE)?)
-                .with_context(|| format!("{file} is no usable tokenizer"))?;
+                .with_context(|| format!("{file} is not a usable tokenizer"))?;
             wordpiece::apply_settings(&mut tokenizer, settings)?;
             byte_level_bpe::apply_settings(&mut tokenizer, settings)?;
             // The file's own tokens stay as it has them.

@@ -113,7 +113,7 @@ impl TokenizerConfig {
     /// `additional_special_tokens`, or the name that transformers 5 has for it.
     ///
     /// # Errors
-    /// If it is no list of tokens.
+    /// If it is not a list of tokens.
     pub(super) fn additional_special_tokens(&self) -> Result<Vec<AddedToken>> {
         for file in [&self.config, &self.special_tokens_map] {
             for name in ["additional_special_tokens", "extra_special_tokens"] {
@@ -146,7 +146,7 @@ fn listed_tokens(config: &Object, added_tokens: &Object) -> Result<Vec<ListedTok
     let Some(decoder) = config.get(DECODER) else { return Ok(listed.into_values().collect()) };
     for (id, value) in decoder.as_object().ok_or_else(|| config.fault(DECODER, "an object of ids and tokens"))? {
         let origin = format!("{}: {DECODER}", config.origin);
-        let id = id.parse().map_err(|_| anyhow!("{origin} has the key {id:?}, which is no id"))?;
+        let id = id.parse().map_err(|_| anyhow!("{origin} has the key {id:?}, which is not an id"))?;
         let token = config.token(value, false).ok_or_else(|| anyhow!("{origin}: {id} is {value}, not a token"))?;
         listed.insert(id, ListedToken { id, content: token.content.clone(), token: Some(token), origin });
     }

@@ -35,7 +35,7 @@ struct Model {
 /// Reads the file's content, but for its padding and truncation.
 ///
 /// # Errors
-/// If it is no tokenizer; the message says why, the caller knows the file.
+/// If it is not a tokenizer; the message says why, the caller knows the file.
 pub(super) fn parse(json: &[u8]) -> Result<Tokenizer> {
     let text = std::str::from_utf8(json).context("it is not UTF-8")?;
     let outline: Outline = serde_json::from_str(text).context("it is not the JSON of a tokenizer")?;

@@ -91,7 +91,7 @@ fn check(file: &ModelFile) -> Result<u32> {
     for (piece, id) in file.pieces.iter().zip(0..) {
         let Piece { text, score, kind } = piece;
         ensure!(!text.is_empty(), "pieces[{id}] is empty");
-        ensure!(score.is_finite(), "pieces[{id}].score is {score}, which is no score");
+        ensure!(score.is_finite(), "pieces[{id}].score is {score}, which is not a number");
         if let Some(earlier) = seen.insert((is_reserved(*kind), text), id) {
             bail!("{text:?} is there twice, as pieces[{earlier}] and pieces[{id}]");
         }
@@ -103,7 +103,7 @@ fn check(file: &ModelFile) -> Result<u32> {
         let byte = (0..=255).find(|&byte| !seen.contains_key(&(true, &byte_piece(byte))));
         ensure!(byte.is_none(), "trainer_spec.byte_fallback is set, but there is no piece {:?}", byte.map(byte_piece));
     }
-    unknown_id.context("there is no piece of the type UNKNOWN: it is no SentencePiece model, or damaged")
+    unknown_id.context("there is no piece of the type UNKNOWN: it is not a SentencePiece model, or damaged")
 }
 
 fn byte_piece(byte: u8) -> String {

@@ -72,7 +72,7 @@ impl Default for NormalizerSpec {
 /// Reads the file's content.
 ///
 /// # Errors
-/// If it is no such message, or a field has another type than the definition says; the message names the field.
+/// If it is not such a message, or a field has another type than the definition says; the message names the field.
 pub(super) fn parse(bytes: &[u8]) -> Result<ModelFile> {
     let mut file = ModelFile::default();
     each_field(bytes, |number, value| match number {
@@ -189,7 +189,7 @@ fn each_field<'a>(mut rest: &'a [u8], mut field: impl FnMut(u64, Value<'a>) -> R
             }
             5 => Value::Fixed32(take(&mut rest, 4)?.try_into().expect("four bytes were taken")),
             other => {
-                bail!("there is a field of the unknown wire type {other}: it is no SentencePiece model, or damaged")
+                bail!("there is a field of the unknown wire type {other}: it is not a SentencePiece model, or damaged")
             }
         };
         field(key >> 3, value)?;
@@ -198,7 +198,7 @@ fn each_field<'a>(mut rest: &'a [u8], mut field: impl FnMut(u64, Value<'a>) -> R
 }
 
 fn take<'a>(rest: &mut &'a [u8], length: u64) -> Result<&'a [u8]> {
-    ensure!(length <= rest.len() as u64, "it ends inside a field: it is no SentencePiece model, or damaged");
+    ensure!(length <= rest.len() as u64, "it ends inside a field: it is not a SentencePiece model, or damaged");
     let (taken, left) = rest.split_at(length as usize);
     *rest = left;
     Ok(taken)
@@ -213,7 +213,7 @@ fn take_varint(rest: &mut &[u8]) -> Result<u64> {
             return Ok(number);
         }
     }
-    bail!("a number in it has more than ten bytes: it is no SentencePiece model, or damaged")
+    bail!("a number in it has more than ten bytes: it is not a SentencePiece model, or damaged")
 }
 
 #[cfg(test)]
@@ -233,7 +233,7 @@ mod tests {
         assert_eq!((file.trainer.model_type, file.trainer.byte_fallback), (2, true));
         assert!(!file.normalizer.add_dummy_prefix && file.normalizer.remove_extra_whitespaces);
         for length in 1..bytes.len() {
-            // A cut between two fields leaves a shorter message, which is no fault.
+            // A cut between two fields leaves a shorter message, which is not a fault.
             let _ = parse(&bytes[..length]);
         }
     }
