@@ -231,7 +231,7 @@ fn what_cannot_be_run_is_refused_before_its_weights_are_opened() {
         (
             "config.json",
             json!({"model_type": "roberta", "architectures": ["RobertaForMaskedLM"]}),
-            &["RobertaForSequenceClassification"],
+            &["a …ForSequenceClassification is needed"],
         ),
         ("adapter_config.json", json!({"peft_type": "LORA"}), &["PEFT adapter", "merge it"]),
     ] {

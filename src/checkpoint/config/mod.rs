@@ -99,10 +99,11 @@ impl Config {
         let common = fields.read::<Common>()?;
         let family = family(common.model_type.as_deref(), fields)?;
         if let Some(architectures) = common.architectures {
-            let class = format!("{}ForSequenceClassification", family.class);
+            // Which class, model_type says: XLM-R's are called RoBERTa's here and there.
             ensure!(
-                architectures.contains(&class),
-                "architectures is {architectures:?}: a {class} is needed, a checkpoint fine-tuned to classify"
+                architectures.iter().any(|class| class.ends_with("ForSequenceClassification")),
+                "architectures is {architectures:?}: a …ForSequenceClassification is needed, a checkpoint fine-tuned to \
+                 classify"
             );
         }
         ensure!(
@@ -198,7 +199,7 @@ fn family(model_type: Option<&str>, fields: &Fields) -> Result<&'static Family> 
     if let Some(family) = FAMILIES.iter().find(|family| family.model_type == model_type) {
         return Ok(family);
     }
-    let supported = FAMILIES.map(|family| family.model_type).join(", ");
+    let supported = FAMILIES.iter().map(|family| family.model_type).collect::<Vec<_>>().join(", ");
     let code = match fields.get("auto_map") {
         Some(_) => " and is defined by code in its repository (auto_map), which agnews does not run",
         None => "",

@@ -14,12 +14,15 @@ struct Own {
     hidden_act: Option<Act>,
 }
 
+const MOST_STEPS: usize = 1024;
+
 pub(super) fn read(fields: &Fields) -> Result<Architecture> {
     let bert = fields.read::<Shape>()?.bert("albert")?;
     let own = fields.read::<Own>()?;
     let (steps, groups) = (bert.layers.len(), own.num_hidden_groups.map_or(1, |groups| groups.0));
     let inner = own.inner_group_num.map_or(1, |inner| inner.0);
     ensure!(groups <= steps, "num_hidden_groups is {groups}, more than the {steps} layers of num_hidden_layers");
+    ensure!(steps * inner <= MOST_STEPS, "inner_group_num is {inner}: more than {MOST_STEPS} layers are not supported");
     let name = |group, layer| format!("encoder.albert_layer_groups.{group}.albert_layers.{layer}");
     let layers =
         (0..steps).flat_map(|step| (0..inner).map(move |layer| Layer::plain(name(step * groups / steps, layer))));

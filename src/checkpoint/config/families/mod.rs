@@ -23,24 +23,22 @@ use serde::Deserialize;
 pub(super) struct Family {
     /// As `config.json` has it.
     pub(super) model_type: &'static str,
-    /// What the name of its class begins with, before `ForSequenceClassification`.
-    pub(super) class: &'static str,
     /// What its `config.json` comes to.
     pub(super) read: fn(&Fields) -> Result<Architecture>,
 }
 
 /// The families that can be run.
-pub(super) const FAMILIES: [Family; 10] = [
-    Family { model_type: "albert", class: "Albert", read: albert::read },
-    Family { model_type: "bert", class: "Bert", read: bert::read },
-    Family { model_type: "camembert", class: "Camembert", read: roberta::read },
-    Family { model_type: "deberta-v2", class: "DebertaV2", read: deberta_v2::read },
-    Family { model_type: "distilbert", class: "DistilBert", read: distilbert::read },
-    Family { model_type: "electra", class: "Electra", read: electra::read },
-    Family { model_type: "modernbert", class: "ModernBert", read: modernbert::read },
-    Family { model_type: "mpnet", class: "MPNet", read: mpnet::read },
-    Family { model_type: "roberta", class: "Roberta", read: roberta::read },
-    Family { model_type: "xlm-roberta", class: "XLMRoberta", read: roberta::read },
+pub(super) const FAMILIES: &[Family] = &[
+    Family { model_type: "albert", read: albert::read },
+    Family { model_type: "bert", read: bert::read },
+    Family { model_type: "camembert", read: roberta::read },
+    Family { model_type: "deberta-v2", read: deberta_v2::read },
+    Family { model_type: "distilbert", read: distilbert::read },
+    Family { model_type: "electra", read: electra::read },
+    Family { model_type: "modernbert", read: modernbert::read },
+    Family { model_type: "mpnet", read: mpnet::read },
+    Family { model_type: "roberta", read: roberta::read },
+    Family { model_type: "xlm-roberta", read: roberta::read },
 ];
 
 /// The sizes, by the names that most families give them.
