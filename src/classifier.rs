@@ -1,15 +1,16 @@
 //! Texts to predictions: tokenization, batching, model and scores behind one call. What a library user takes.
 
 use crate::batching::{batches, Batch, BatchLimits};
-use crate::checkpoint::config::ScoreFunction;
+use crate::checkpoint::config::{ProblemType, ScoreFunction};
 use crate::checkpoint::Checkpoint;
 use crate::kernels::{Parallelism, Precision};
 use crate::model::{Backend, BackendChoice, SequenceClassifier};
-use crate::prediction::Prediction;
-use crate::tokenization::{Encoding, ModelInputs, Tokenization};
+use crate::prediction::{Prediction, Problem};
+use crate::tokenization::{Encoding, ModelInputs, TextOrPair, Tokenization};
+use crate::zero_shot::{ZeroShot, ZeroShotOptions};
 use anyhow::{ensure, Context, Result};
 use rayon::prelude::*;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// With fewer batches a thread than this, some threads would be idle for long at the end.
 const BATCHES_OF_A_THREAD: usize = 4;
@@ -32,6 +33,10 @@ pub struct ClassifierOptions {
     pub max_length: Option<usize>,
     /// Tokens that go through the model together, instead of as many as are fast.
     pub max_batch_tokens: Option<usize>,
+    /// How logits become scores, instead of what the checkpoint was trained for.
+    pub score_function: Option<ScoreFunction>,
+    /// Labels of the user's own, instead of the checkpoint's.
+    pub zero_shot: Option<ZeroShotOptions>,
 }
 
 /// A checkpoint, ready to classify.
@@ -39,7 +44,9 @@ pub struct Classifier {
     tokenization: Tokenization,
     model: SequenceClassifier,
     labels: Vec<String>,
+    problem: Problem,
     score_function: ScoreFunction,
+    zero_shot: Option<ZeroShot>,
     backend: Backend,
     batch_limits: BatchLimits,
     /// Whether the model has been through a pass, or is about to.
@@ -70,17 +77,24 @@ impl Classifier {
         Ok(Classifier {
             tokenization,
             model,
+            problem: problem(config.problem(num_labels), num_labels),
+            zero_shot: options.zero_shot.as_ref().map(|options| ZeroShot::new(options, &labels)).transpose()?,
             labels,
-            score_function: config.score_function(num_labels),
+            score_function: options.score_function.unwrap_or_else(|| config.score_function(num_labels)),
             backend,
             batch_limits,
             has_run: AtomicBool::new(false),
         })
     }
 
-    /// The names of the classes, in id order.
+    /// The names of the labels, in id order: the user's own, or the checkpoint's.
     pub fn labels(&self) -> &[String] {
-        &self.labels
+        self.zero_shot.as_ref().map_or(&self.labels, ZeroShot::labels)
+    }
+
+    /// What each text gets.
+    pub fn problem(&self) -> Problem {
+        self.zero_shot.as_ref().map_or(self.problem, ZeroShot::problem)
     }
 
     /// How logits become scores.
@@ -103,7 +117,7 @@ impl Classifier {
     /// # Errors
     /// If the tokenizer fails.
     pub fn encode(&self, texts: &[&str]) -> Result<Vec<Encoding>> {
-        self.tokenization.encode_all(texts)
+        self.tokenization.encode_texts(&texts.iter().map(|text| TextOrPair::Text(text)).collect::<Vec<_>>())
     }
 
     /// A prediction for each text, in order; `None` for one that is empty or only white space.
@@ -111,32 +125,51 @@ impl Classifier {
     /// # Errors
     /// If the tokenizer or the device fails, or the model gives a logit that is not a number.
     pub fn classify(&self, texts: &[&str]) -> Result<Vec<Option<Prediction>>> {
-        self.classify_observed(texts, &|_| {})
+        let is_blank = |text: &str| text.trim().is_empty();
+        let present: Vec<TextOrPair<'_>> =
+            texts.iter().filter(|text| !is_blank(text)).map(|text| TextOrPair::Text(text)).collect();
+        let mut predictions = self.predict(&present, &|_| {})?.into_iter();
+        Ok(texts.iter().map(|text| if is_blank(text) { None } else { predictions.next() }).collect())
     }
 
-    /// As [`Classifier::classify`]; `on_batch` hears how many texts each batch held when it is done, from any thread.
+    /// A prediction for each text or pair, in order. `on_batch` hears how many are done with each batch, from any thread.
     ///
     /// # Errors
     /// As [`Classifier::classify`].
-    pub fn classify_observed(
-        &self,
-        texts: &[&str],
-        on_batch: &(dyn Fn(usize) + Sync),
-    ) -> Result<Vec<Option<Prediction>>> {
-        let places: Vec<usize> = (0..texts.len()).filter(|&i| !texts[i].trim().is_empty()).collect();
-        let present: Vec<&str> = places.iter().map(|&i| texts[i]).collect();
-        let encodings = self.encode(&present)?;
-        let mut predictions = vec![None; texts.len()];
-        for (place, prediction) in places.into_iter().zip(self.predict(&encodings, on_batch)?) {
-            predictions[place] = Some(prediction);
+    pub fn predict(&self, texts: &[TextOrPair<'_>], on_batch: &(dyn Fn(usize) + Sync)) -> Result<Vec<Prediction>> {
+        if let Some(zero_shot) = &self.zero_shot {
+            return self.predict_zero_shot(zero_shot, texts, on_batch);
         }
-        Ok(predictions)
+        let encodings = self.tokenization.encode_texts(texts)?;
+        let logits = self.logits_observed(&encodings, on_batch)?;
+        let rows = logits.iter().zip(&encodings);
+        Ok(rows.map(|(row, encoding)| Prediction::from_logits(row, self.score_function, encoding.truncated)).collect())
     }
 
-    fn predict(&self, encodings: &[Encoding], on_batch: &(dyn Fn(usize) + Sync)) -> Result<Vec<Prediction>> {
-        let logits = self.logits_observed(encodings, on_batch)?;
-        let pairs = logits.iter().zip(encodings);
-        Ok(pairs.map(|(row, encoding)| Prediction::from_logits(row, self.score_function, encoding.truncated)).collect())
+    /// All texts with all hypotheses are batched together, so that n labels cost n short sequences, not n passes.
+    fn predict_zero_shot(
+        &self,
+        zero_shot: &ZeroShot,
+        texts: &[TextOrPair<'_>],
+        on_batch: &(dyn Fn(usize) + Sync),
+    ) -> Result<Vec<Prediction>> {
+        let hypotheses = zero_shot.hypotheses();
+        let pairs: Vec<TextOrPair<'_>> = texts
+            .iter()
+            .flat_map(|text| {
+                let (TextOrPair::Text(text) | TextOrPair::Pair(text, _)) = *text;
+                hypotheses.iter().map(move |hypothesis| TextOrPair::Pair(text, hypothesis))
+            })
+            .collect();
+        let encodings = self.tokenization.encode_texts(&pairs)?;
+        let done = AtomicUsize::new(0);
+        let logits = self.logits_observed(&encodings, &|sequences| {
+            let before = done.fetch_add(sequences, Ordering::Relaxed);
+            on_batch((before + sequences) / hypotheses.len() - before / hypotheses.len());
+        })?;
+        let rows = logits.chunks(hypotheses.len()).zip(encodings.chunks(hypotheses.len()));
+        let truncated = |encodings: &[Encoding]| encodings.iter().any(|encoding| encoding.truncated);
+        Ok(rows.map(|(rows, encodings)| zero_shot.prediction(rows, truncated(encodings))).collect())
     }
 
     /// The logits of each encoding, in order: one for each class.
@@ -182,5 +215,13 @@ impl Classifier {
             true => batches.par_iter().with_max_len(1).map(|batch| forward(batch, Parallelism::Single)).collect(),
             false => batches.iter().map(|batch| forward(batch, Parallelism::Pool)).collect(),
         }
+    }
+}
+
+fn problem(trained_for: ProblemType, num_labels: usize) -> Problem {
+    match trained_for {
+        ProblemType::MultiLabel => Problem::MultiLabel,
+        _ if num_labels == 1 => Problem::Value,
+        ProblemType::SingleLabel | ProblemType::Regression => Problem::SingleLabel,
     }
 }

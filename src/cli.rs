@@ -47,6 +47,14 @@ pub struct Cli {
     )]
     pub text_field: Vec<String>,
 
+    /// Field with the second text of each pair, for checkpoints that judge two texts together
+    #[arg(long, value_name = "NAME", conflicts_with = "texts", help_heading = "Input", hide_short_help = true)]
+    pub pair_field: Option<String>,
+
+    /// Lines are pairs of texts with a tab between them
+    #[arg(long, conflicts_with = "texts", help_heading = "Input", hide_short_help = true)]
+    pub pairs: bool,
+
     /// Field delimiter of CSV input: one character, or `tab` [default: ,]
     #[arg(long, value_name = "CHAR", conflicts_with = "texts", help_heading = "Input", hide_short_help = true)]
     pub delimiter: Option<String>,
@@ -85,9 +93,40 @@ pub struct Cli {
     #[arg(long, value_name = "TOKENS", help_heading = "Checkpoint", hide_short_help = true)]
     pub max_length: Option<usize>,
 
+    /// Print what the checkpoint is (family, size, labels, longest text), and exit
+    #[arg(long, conflicts_with_all = ["texts", "files", "download"], help_heading = "Checkpoint", hide_short_help = true)]
+    pub info: bool,
+
     /// Download and verify the checkpoint, print its folder, and exit
     #[arg(long, conflicts_with_all = ["texts", "files"], help_heading = "Checkpoint", hide_short_help = true)]
     pub download: bool,
+
+    /// Classify into labels of your own, with a checkpoint trained for natural language inference
+    #[arg(
+        long,
+        value_name = "A,B,...",
+        value_delimiter = ',',
+        num_args = 1,
+        action = clap::ArgAction::Set,
+        conflicts_with_all = ["labels", "pairs", "pair_field", "score_function"],
+        help_heading = "Zero-shot"
+    )]
+    pub zero_shot: Option<Vec<String>>,
+
+    /// Hypothesis to test for each label, which replaces `{}`
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "This example is {}.",
+        requires = "zero_shot",
+        help_heading = "Zero-shot",
+        hide_short_help = true
+    )]
+    pub hypothesis: String,
+
+    /// Let a text have several of the labels
+    #[arg(long, requires = "zero_shot", help_heading = "Zero-shot", hide_short_help = true)]
+    pub multi_label: bool,
 
     /// Add the score (probability) to each record
     #[arg(short, long, help_heading = "Output")]
@@ -128,6 +167,14 @@ pub struct Cli {
     /// Label for texts below --min-score, instead of an empty one
     #[arg(long, value_name = "NAME", requires = "min_score", help_heading = "Output", hide_short_help = true)]
     pub unsure: Option<String>,
+
+    /// Lowest score with which a text has a label, if the checkpoint gives several per text [default: 0.5]
+    #[arg(long, value_name = "P", help_heading = "Output", hide_short_help = true)]
+    pub threshold: Option<f32>,
+
+    /// How logits become scores [default: what the checkpoint was trained for]
+    #[arg(long, value_enum, value_name = "FUNCTION", help_heading = "Output", hide_short_help = true)]
+    pub score_function: Option<ScoreFunction>,
 
     /// Print only the texts with this label, instead of records; may be repeated
     #[arg(
@@ -291,6 +338,17 @@ pub enum Format {
     Jsonl,
 }
 
+/// How logits become scores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ScoreFunction {
+    /// Probabilities that sum to 1 over the labels
+    Softmax,
+    /// A probability for each label on its own
+    Sigmoid,
+    /// The logits themselves
+    None,
+}
+
 /// The form of the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum InputFormat {
@@ -363,6 +421,10 @@ pub const EXAMPLES: &[(&str, &str)] = &[
     ("agnews -f articles.csv.gz --text-field title,body --keep -o labelled.csv", "Add the label to each row of a CSV."),
     ("agnews -m builtin --only Sports -H -n -f *.txt", "Search files for texts about sports."),
     ("agnews -f test.csv --label-field class --no-results", "Evaluate on gold labels."),
+    (
+        "agnews -m MoritzLaurer/deberta-v3-base-zeroshot-v2.0 --zero-shot sports,politics,cooking < lines.txt",
+        "Classify into labels of your own.",
+    ),
 ];
 
 const AFTER_HELP: &str = "\

@@ -1,16 +1,22 @@
-//! Scores to a decision: the label, or none because the score is too low, and the best classes besides. Everything
-//! that shows or compares a label takes it from here. Pure.
+//! Scores to a decision: the label, the labels, or a value; or none, because a score is too low. Everything that shows
+//! or compares a label takes it from here. Pure.
 
-use crate::prediction::{Prediction, ScoredLabel};
+use crate::prediction::{Prediction, Problem, ScoredLabel};
+use std::fmt;
 use std::num::NonZeroUsize;
+
+/// From this score on, a text has a label, if it may have several.
+const DEFAULT_THRESHOLD: f32 = 0.5;
 
 /// How scores become a decision.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct DecisionOptions {
     /// How many of the best classes a decision lists; `None` lists none beside the label.
     pub top_k: Option<NonZeroUsize>,
-    /// When a score is too low for its label.
+    /// When the best score is too low, for checkpoints that give each text one label.
     pub unsure: Option<Unsure>,
+    /// The lowest score with which a text has a label, for checkpoints that give each text several; 0.5 if `None`.
+    pub threshold: Option<f32>,
 }
 
 /// When a score is too low, and what replaces the label then.
@@ -22,22 +28,64 @@ pub struct Unsure {
     pub name: String,
 }
 
+/// An option that means nothing for what the checkpoint predicts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DecisionError {
+    /// A threshold for each label, but a text has one label, or a value.
+    Threshold(Problem),
+    /// A lowest score for the best label, but a text has several labels, or a value.
+    MinScore(Problem),
+    /// A number of best labels, but there is one value.
+    TopK,
+}
+
+impl fmt::Display for DecisionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DecisionError::Threshold(problem) => {
+                write!(f, "the checkpoint gives each text {problem}, to which a threshold for labels does not apply")
+            }
+            DecisionError::MinScore(problem) => {
+                write!(
+                    f,
+                    "the checkpoint gives each text {problem}, to which a minimum for the best score does not apply"
+                )
+            }
+            DecisionError::TopK => f.write_str("the checkpoint gives each text a value, so there are no best labels"),
+        }
+    }
+}
+
+impl std::error::Error for DecisionError {}
+
 /// Makes decisions for the labels of one checkpoint.
 #[derive(Debug, Clone)]
 pub struct Decider {
     labels: Vec<String>,
+    problem: Problem,
     options: DecisionOptions,
 }
 
 /// What is said of one text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decision<'a> {
-    /// The label.
-    pub answer: Answer<'a>,
+    /// The answer itself.
+    pub verdict: Verdict<'a>,
     /// The best classes, best first, whatever their scores; empty unless they were asked for.
     pub top: Vec<Answer<'a>>,
     /// Whether the text was longer than the model takes, so that its end had no part in this.
     pub truncated: bool,
+}
+
+/// The answer for one text.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Verdict<'a> {
+    /// One label, or what replaces it.
+    Label(Answer<'a>),
+    /// All labels that apply, best first; there may be none.
+    Labels(Vec<Answer<'a>>),
+    /// The model's only output.
+    Value(f32),
 }
 
 /// One class and its score, or what replaces it.
@@ -47,19 +95,36 @@ pub struct Answer<'a> {
     pub label_id: Option<usize>,
     /// The class name, or what replaces it.
     pub label: &'a str,
-    /// From 0 to 1.
+    /// The score of the class.
     pub score: f32,
 }
 
 impl Decider {
     /// `labels` are the classes in id order.
-    pub fn new(labels: &[String], options: DecisionOptions) -> Decider {
-        Decider { labels: labels.to_vec(), options }
+    ///
+    /// # Errors
+    /// If an option means nothing for the problem.
+    pub fn new(labels: &[String], problem: Problem, options: DecisionOptions) -> Result<Decider, DecisionError> {
+        if options.threshold.is_some() && problem != Problem::MultiLabel {
+            return Err(DecisionError::Threshold(problem));
+        }
+        if options.unsure.is_some() && problem != Problem::SingleLabel {
+            return Err(DecisionError::MinScore(problem));
+        }
+        if options.top_k.is_some() && problem == Problem::Value {
+            return Err(DecisionError::TopK);
+        }
+        Ok(Decider { labels: labels.to_vec(), problem, options })
     }
 
     /// The classes in id order.
     pub fn labels(&self) -> &[String] {
         &self.labels
+    }
+
+    /// What each text gets.
+    pub fn problem(&self) -> Problem {
+        self.problem
     }
 
     /// The number of classes that each decision lists.
@@ -79,27 +144,41 @@ impl Decider {
             label: &self.labels[scored.label_id],
             score: scored.score,
         };
+        let ranked = || prediction.ranking.iter().copied();
         let best = prediction.best();
-        let best = match &self.options.unsure {
-            Some(unsure) if best.score < unsure.min_score => {
-                Answer { label_id: None, label: &unsure.name, score: best.score }
+        let verdict = match (self.problem, &self.options.unsure) {
+            (Problem::Value, _) => Verdict::Value(best.score),
+            (Problem::MultiLabel, _) => {
+                let threshold = self.options.threshold.unwrap_or(DEFAULT_THRESHOLD);
+                Verdict::Labels(ranked().filter(|scored| scored.score >= threshold).map(answer).collect())
             }
-            _ => answer(best),
+            (Problem::SingleLabel, Some(unsure)) if best.score < unsure.min_score => {
+                Verdict::Label(Answer { label_id: None, label: &unsure.name, score: best.score })
+            }
+            (Problem::SingleLabel, _) => Verdict::Label(answer(best)),
         };
-        let top = prediction.ranking.iter().take(self.top_k().unwrap_or(0)).copied().map(answer).collect();
-        Decision { answer: best, top, truncated: prediction.truncated }
+        let top = ranked().take(self.top_k().unwrap_or(0)).map(answer).collect();
+        Decision { verdict, top, truncated: prediction.truncated }
     }
 }
 
 impl<'a> Decision<'a> {
-    /// What a table shows: the label, then the rest of the best classes.
+    /// What a list of the best classes shows: one label first, or what replaces it, then the others.
     pub fn answers(&self) -> impl Iterator<Item = Answer<'a>> + '_ {
-        std::iter::once(self.answer).chain(self.top.iter().skip(1).copied())
+        let first = match &self.verdict {
+            Verdict::Label(answer) => Some(*answer),
+            Verdict::Labels(_) | Verdict::Value(_) => None,
+        };
+        first.into_iter().chain(self.top.iter().skip(usize::from(first.is_some())).copied())
     }
 
-    /// Whether there is a label.
-    pub fn is_sure(&self) -> bool {
-        self.answer.label_id.is_some()
+    /// The ids of the labels that the text has.
+    pub fn label_ids(&self) -> Vec<usize> {
+        match &self.verdict {
+            Verdict::Label(answer) => answer.label_id.into_iter().collect(),
+            Verdict::Labels(answers) => answers.iter().filter_map(|answer| answer.label_id).collect(),
+            Verdict::Value(_) => Vec::new(),
+        }
     }
 }
 
@@ -107,9 +186,14 @@ impl<'a> Decision<'a> {
 mod tests {
     use super::*;
 
-    fn decider(top_k: usize, min_score: Option<f32>) -> Decider {
+    fn decider(problem: Problem, top_k: usize, min_score: Option<f32>, threshold: Option<f32>) -> Decider {
         let unsure = min_score.map(|min_score| Unsure { min_score, name: "?".into() });
-        Decider::new(&["no", "yes"].map(String::from), DecisionOptions { top_k: NonZeroUsize::new(top_k), unsure })
+        let options = DecisionOptions { top_k: NonZeroUsize::new(top_k), unsure, threshold };
+        Decider::new(&["no", "yes"].map(String::from), problem, options).unwrap()
+    }
+
+    fn single(top_k: usize, min_score: Option<f32>) -> Decider {
+        decider(Problem::SingleLabel, top_k, min_score, None)
     }
 
     fn prediction() -> Prediction {
@@ -117,27 +201,57 @@ mod tests {
         Prediction { ranking, truncated: true }
     }
 
+    fn show(answer: Answer<'_>) -> String {
+        format!("{:?} {} {}", answer.label_id, answer.label, answer.score)
+    }
+
     fn shown(decider: &Decider) -> Vec<String> {
-        let prediction = prediction();
-        let decision = decider.decide(&prediction);
-        let show = |answer: Answer<'_>| format!("{:?} {} {}", answer.label_id, answer.label, answer.score);
-        decision.answers().map(show).collect()
+        decider.decide(&prediction()).answers().map(show).collect()
     }
 
     #[test]
     fn the_best_class_is_the_label_unless_its_score_is_too_low() {
-        assert_eq!(shown(&decider(0, None)), ["Some(1) yes 0.7"]);
-        assert_eq!(shown(&decider(0, Some(0.7))), ["Some(1) yes 0.7"]);
-        assert_eq!(shown(&decider(0, Some(0.75))), ["None ? 0.7"]);
+        assert_eq!(shown(&single(0, None)), ["Some(1) yes 0.7"]);
+        assert_eq!(shown(&single(0, Some(0.7))), ["Some(1) yes 0.7"]);
+        assert_eq!(shown(&single(0, Some(0.75))), ["None ? 0.7"]);
+        assert!(single(0, Some(0.75)).decide(&prediction()).label_ids().is_empty());
     }
 
     #[test]
     fn the_best_classes_are_listed_when_asked_for_and_as_many_as_there_are() {
-        assert_eq!(shown(&decider(1, None)), ["Some(1) yes 0.7"]);
-        assert_eq!(shown(&decider(9, Some(0.9))), ["None ? 0.7", "Some(0) no 0.3"]);
-        let decider = decider(9, Some(0.9));
-        let prediction = prediction();
-        assert_eq!(decider.decide(&prediction).top[0].label, "yes", "the list itself is not censored");
+        assert_eq!(shown(&single(1, None)), ["Some(1) yes 0.7"]);
+        assert_eq!(shown(&single(9, Some(0.9))), ["None ? 0.7", "Some(0) no 0.3"]);
+        let decider = single(9, Some(0.9));
+        assert_eq!(decider.decide(&prediction()).top[0].label, "yes", "the list itself is not censored");
         assert_eq!(decider.top_k(), Some(2));
+    }
+
+    #[test]
+    fn labels_are_those_at_or_above_the_threshold() {
+        let label_ids = |threshold| decider(Problem::MultiLabel, 0, None, threshold).decide(&prediction()).label_ids();
+        assert_eq!(label_ids(None), [1]);
+        assert_eq!(label_ids(Some(0.3)), [1, 0]);
+        assert!(label_ids(Some(0.71)).is_empty());
+        let all = decider(Problem::MultiLabel, 2, None, Some(0.9));
+        assert_eq!(shown(&all), ["Some(1) yes 0.7", "Some(0) no 0.3"], "the best labels do not depend on it");
+    }
+
+    #[test]
+    fn a_value_is_the_only_score() {
+        let decider = decider(Problem::Value, 0, None, None);
+        assert_eq!(decider.decide(&prediction()).verdict, Verdict::Value(0.7));
+    }
+
+    #[test]
+    fn options_that_mean_nothing_are_errors() {
+        let new = |problem, options| Decider::new(&["a".to_owned()], problem, options).err();
+        let threshold = || DecisionOptions { threshold: Some(0.5), ..DecisionOptions::default() };
+        let unsure =
+            || DecisionOptions { unsure: Some(Unsure { min_score: 0.5, name: "".into() }), ..Default::default() };
+        let top_k = || DecisionOptions { top_k: NonZeroUsize::new(2), ..Default::default() };
+        assert!(new(Problem::SingleLabel, threshold()).is_some() && new(Problem::Value, threshold()).is_some());
+        assert!(new(Problem::MultiLabel, unsure()).is_some() && new(Problem::Value, unsure()).is_some());
+        assert_eq!(new(Problem::Value, top_k()), Some(DecisionError::TopK));
+        assert_eq!(new(Problem::MultiLabel, top_k()), None);
     }
 }

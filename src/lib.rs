@@ -26,3 +26,4 @@ pub mod progress;
 pub mod run;
 pub mod source;
 pub mod tokenization;
+pub mod zero_shot;

@@ -8,11 +8,13 @@ mod environment;
 pub use classification::{ClassificationOptions, Destination, EvaluationOptions, MalformedPolicy};
 pub use environment::Environment;
 
+use crate::checkpoint::config::ScoreFunction;
 use crate::checkpoint::hub::{HubOptions, DEFAULT_MODEL_ID};
 use crate::checkpoint::CheckpointSpec;
-use crate::cli::{Cli, CommandLine, Dtype};
+use crate::cli::{self, Cli, CommandLine, Dtype};
 use crate::kernels::{Level, Precision};
 use crate::model::{BackendChoice, CpuChoice};
+use crate::zero_shot::ZeroShotOptions;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -65,6 +67,8 @@ pub struct Options {
 pub enum Task {
     /// Classify texts and print records.
     Classify(Box<ClassificationOptions>),
+    /// Say what the checkpoint is.
+    Info,
     /// Download the checkpoint into the cache and print its folder.
     Download,
     /// Print completions for a shell.
@@ -84,6 +88,10 @@ pub struct CheckpointOptions {
     pub labels: Option<Vec<String>>,
     /// `--max-length`, in tokens.
     pub max_length: Option<usize>,
+    /// `--score-function`.
+    pub score_function: Option<ScoreFunction>,
+    /// `--zero-shot`.
+    pub zero_shot: Option<ZeroShotOptions>,
 }
 
 impl fmt::Display for CheckpointOptions {
@@ -136,6 +144,7 @@ impl Options {
                 return usage(format!("--download is for checkpoints on the Hub, and {model} is not one"))
             }
             None if cli.download => Task::Download,
+            None if cli.info => Task::Info,
             None => Task::Classify(Box::new(classification::resolve(&command_line, environment)?)),
         };
         Ok(Options {
@@ -145,8 +154,14 @@ impl Options {
             checkpoint: CheckpointOptions {
                 spec,
                 hub: HubOptions::from_env(&|name| environment.get(name), cli.offline),
-                labels: labels(cli.labels.clone())?,
+                labels: labels("--labels", cli.labels.clone())?,
                 max_length: positive("--max-length", cli.max_length)?.map(NonZeroUsize::get),
+                score_function: cli.score_function.map(|function| match function {
+                    cli::ScoreFunction::Softmax => ScoreFunction::Softmax,
+                    cli::ScoreFunction::Sigmoid => ScoreFunction::Sigmoid,
+                    cli::ScoreFunction::None => ScoreFunction::Raw,
+                }),
+                zero_shot: zero_shot(cli)?,
             },
         })
     }
@@ -182,16 +197,26 @@ fn verbosity(cli: &Cli) -> Verbosity {
     }
 }
 
-fn labels(labels: Option<Vec<String>>) -> Result<Option<Vec<String>>, UsageError> {
+/// The names that `option` gives to labels, each another one.
+fn labels(option: &str, labels: Option<Vec<String>>) -> Result<Option<Vec<String>>, UsageError> {
     for (place, label) in labels.iter().flatten().enumerate() {
         if label.is_empty() {
-            return usage("--labels has an empty name: give one name per label, separated by commas");
+            return usage(format!("{option} has an empty name: give one name per label, separated by commas"));
         }
         if labels.iter().flatten().take(place).any(|other| other == label) {
-            return usage(format!("--labels names {label:?} twice: each label needs a name of its own"));
+            return usage(format!("{option} names {label:?} twice: each label needs a name of its own"));
         }
     }
     Ok(labels)
+}
+
+fn zero_shot(cli: &Cli) -> Result<Option<ZeroShotOptions>, UsageError> {
+    let trimmed = cli.zero_shot.as_ref().map(|labels| labels.iter().map(|label| label.trim().to_owned()).collect());
+    let Some(labels) = labels("--zero-shot", trimmed)? else { return Ok(None) };
+    if !cli.hypothesis.contains("{}") {
+        return usage("--hypothesis needs `{}`, which each label replaces");
+    }
+    Ok(Some(ZeroShotOptions { labels, hypothesis: cli.hypothesis.clone(), multi_label: cli.multi_label }))
 }
 
 fn cpu_choice(value: Option<String>) -> Result<CpuChoice, UsageError> {

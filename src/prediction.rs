@@ -1,13 +1,35 @@
 //! Logits to predictions: scores, the order of the classes. Pure.
 
 use crate::checkpoint::config::ScoreFunction;
+use std::fmt;
+
+/// What a checkpoint predicts for a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Problem {
+    /// One label of several.
+    SingleLabel,
+    /// Any number of labels.
+    MultiLabel,
+    /// A value: the model has one output.
+    Value,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Problem::SingleLabel => "one label",
+            Problem::MultiLabel => "any number of labels",
+            Problem::Value => "a value",
+        })
+    }
+}
 
 /// What the model says of one text: a score for each class, best first.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prediction {
     /// Every class, best score first; equal scores in id order.
     pub ranking: Vec<ScoredLabel>,
-    /// Whether the text was longer than the model takes, and its end was left out.
+    /// Whether the text was longer than the model takes, so that its end was left out.
     pub truncated: bool,
 }
 
@@ -16,7 +38,7 @@ pub struct Prediction {
 pub struct ScoredLabel {
     /// The class: an index into the classifier's labels.
     pub label_id: usize,
-    /// Softmax probability (or sigmoid, for a multi-label checkpoint), from 0 to 1.
+    /// Softmax or sigmoid probability, from 0 to 1, or the logit itself.
     pub score: f32,
 }
 
@@ -26,11 +48,17 @@ impl Prediction {
         let scores = match score_function {
             ScoreFunction::Softmax => softmax(logits),
             ScoreFunction::Sigmoid => logits.iter().map(|&logit| sigmoid(logit)).collect(),
+            ScoreFunction::Raw => logits.to_vec(),
         };
+        Prediction::ranked(scores, logits, truncated)
+    }
+
+    /// From a score for each class. `order` ranks them: logits, of which two may differ although their scores both
+    /// round to 1, or the scores themselves.
+    pub(crate) fn ranked(scores: Vec<f32>, order: &[f32], truncated: bool) -> Prediction {
         let mut ranking: Vec<ScoredLabel> =
             scores.into_iter().enumerate().map(|(label_id, score)| ScoredLabel { label_id, score }).collect();
-        // By logit, not by score: two logits may differ where their float32 scores both round to 1.
-        ranking.sort_by(|a, b| logits[b.label_id].total_cmp(&logits[a.label_id]));
+        ranking.sort_by(|a, b| order[b.label_id].total_cmp(&order[a.label_id]));
         Prediction { ranking, truncated }
     }
 
@@ -41,7 +69,7 @@ impl Prediction {
 }
 
 /// exp(x - max) / sum, in float64: no logit overflows it.
-fn softmax(logits: &[f32]) -> Vec<f32> {
+pub(crate) fn softmax(logits: &[f32]) -> Vec<f32> {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max) as f64;
     let exps: Vec<f64> = logits.iter().map(|&logit| (logit as f64 - max).exp()).collect();
     let sum: f64 = exps.iter().sum();

@@ -7,6 +7,7 @@
 mod classification;
 mod evaluator;
 mod faults;
+mod info;
 mod interrupt;
 mod manual;
 mod records;
@@ -36,6 +37,7 @@ pub fn run(options: Options) -> Result<()> {
         Task::Classify(task) => {
             classification::classify(*task, options.checkpoint, options.computing, options.verbosity)
         }
+        Task::Info => info::print_info(options.checkpoint, &options.computing, options.verbosity),
         Task::Download => download(&options.checkpoint, options.verbosity),
         Task::Completions(shell) => print_completions(shell),
         Task::ManualPage => print(&manual::page()),
@@ -64,6 +66,8 @@ fn load(
         labels: options.labels,
         max_length: options.max_length,
         max_batch_tokens: computing.max_batch_tokens,
+        score_function: options.score_function,
+        zero_shot: options.zero_shot,
     };
     let classifier =
         Classifier::load(&checkpoint, &options).with_context(|| format!("cannot load the checkpoint {checkpoint}"))?;

@@ -2,8 +2,10 @@
 //! knows options by name.
 
 use super::Incomplete;
+use crate::decision::DecisionError;
 use crate::evaluation::OtherFirstLabelId;
 use crate::output::file::ResumeError;
+use crate::prediction::Problem;
 use crate::source::FieldError;
 use std::path::Path;
 
@@ -14,6 +16,9 @@ pub fn for_error(error: &anyhow::Error) -> Option<String> {
     }
     if let Some(OtherFirstLabelId { likely, .. }) = error.downcast_ref() {
         return Some(format!("try --first-label-id {likely}"));
+    }
+    if let Some(error) = error.downcast_ref() {
+        return Some(of_decision(error).to_owned());
     }
     error.downcast_ref().and_then(of_fields).or_else(|| error.downcast_ref().map(of_resuming))
 }
@@ -26,6 +31,15 @@ fn of_fields(error: &FieldError) -> Option<String> {
             Some(format!("give --delimiter {delimiter}, or choose the text with --text-field"))
         }
         FieldError::NotFound(..) | FieldError::Ambiguous(..) => None,
+    }
+}
+
+fn of_decision(error: &DecisionError) -> &'static str {
+    match error {
+        DecisionError::Threshold(_) => "leave out --threshold",
+        DecisionError::MinScore(Problem::MultiLabel) => "use --threshold instead of --min-score",
+        DecisionError::MinScore(_) => "leave out --min-score",
+        DecisionError::TopK => "leave out --top-k",
     }
 }
 

@@ -159,9 +159,11 @@ fn reading(cli: &Cli) -> Result<ReadOptions, UsageError> {
             cli::InputFormat::Json => InputFormat::Json,
         }),
         separator: if cli.null { Separator::Nul } else { Separator::LineBreak },
+        pairs: cli.pairs,
         delimiter: cli.delimiter.as_deref().map(delimiter).transpose()?,
         fields: FieldSelection {
             text: cli.text_field.clone(),
+            text_pair: cli.pair_field.clone(),
             label: cli.label_field.clone(),
             kept,
             header: !cli.no_header,
@@ -181,6 +183,7 @@ fn delimiter(typed: &str) -> Result<u8, UsageError> {
 fn check_fields(cli: &Cli, inputs: &Inputs, reading: &ReadOptions, records: &RecordOptions) -> Result<(), UsageError> {
     let asked = [
         (!cli.text_field.is_empty(), "--text-field"),
+        (cli.pair_field.is_some(), "--pair-field"),
         (cli.label_field.is_some(), "--label-field"),
         (cli.keep, "--keep"),
         (cli.id_field.is_some(), "--id-field"),
@@ -199,6 +202,11 @@ fn check_fields(cli: &Cli, inputs: &Inputs, reading: &ReadOptions, records: &Rec
                 ))
             }
             (InputFormat::Lines, None) => {}
+            (_, _) if reading.pairs => {
+                return usage(format!(
+                    "--pairs is for plain lines, but {input} has fields: name the second with --pair-field"
+                ))
+            }
             (_, _) if reading.separator == Separator::Nul => {
                 return usage(format!("--null is for plain texts, but {input} is read as records with fields"))
             }
@@ -218,13 +226,25 @@ fn decision(cli: &Cli) -> Result<DecisionOptions, UsageError> {
     if cli.min_score.is_some_and(|min_score| !(0.0..=1.0).contains(&min_score)) {
         return usage("--min-score must be from 0 to 1");
     }
+    if cli.threshold.is_some_and(|threshold| threshold.is_nan()) {
+        return usage("--threshold must be a number");
+    }
     let unsure = |min_score| Unsure { min_score, name: cli.unsure.clone().unwrap_or_default() };
-    Ok(DecisionOptions { top_k: positive("--top-k", cli.top_k)?, unsure: cli.min_score.map(unsure) })
+    Ok(DecisionOptions {
+        top_k: positive("--top-k", cli.top_k)?,
+        unsure: cli.min_score.map(unsure),
+        threshold: cli.threshold,
+    })
 }
 
 fn records(cli: &Cli, destination: &Destination, environment: &Environment) -> Result<RecordOptions, UsageError> {
-    let columns =
-        Columns { filename: cli.with_filename, line_number: cli.line_number, score: cli.scores, text: cli.with_text };
+    let columns = Columns {
+        filename: cli.with_filename,
+        line_number: cli.line_number,
+        score: cli.scores,
+        text: cli.with_text,
+        text_pair: cli.with_text && (cli.pairs || cli.pair_field.is_some()),
+    };
     let is_plain =
         !cli.keep && cli.id_field.is_none() && columns == Columns { score: cli.scores, ..Columns::default() };
     let bars = environment.bar_style(cli.color).filter(|_| is_plain && *destination == Destination::Stdout);

@@ -1,7 +1,7 @@
 //! How many texts got each label.
 
 use super::{RecordFormat, Row};
-use crate::decision::Decider;
+use crate::decision::{Decider, Verdict};
 use crate::source::Schema;
 use std::io::{self, Write};
 
@@ -31,10 +31,12 @@ impl RecordFormat for Count {
     }
 
     fn record(&mut self, _out: &mut dyn Write, row: Row<'_>) -> io::Result<()> {
-        match row.decision.map(|decision| decision.answer.label_id) {
-            Some(Some(label_id)) => self.labels[label_id].1 += 1,
-            Some(None) => self.unsure += 1,
-            None => self.without += 1,
+        let label_ids = row.decision.map_or_else(Vec::new, |decision| decision.label_ids());
+        label_ids.iter().for_each(|&label_id| self.labels[label_id].1 += 1);
+        match row.decision.map(|decision| &decision.verdict) {
+            Some(Verdict::Label(_)) if label_ids.is_empty() => self.unsure += 1,
+            _ if label_ids.is_empty() => self.without += 1,
+            _ => {}
         }
         Ok(())
     }

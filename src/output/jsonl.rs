@@ -1,16 +1,19 @@
 //! JSON Lines: one object per record.
 
 use super::{input_name, Columns, RecordFormat, Row};
-use crate::decision::Answer;
+use crate::decision::{Answer, Decider, Verdict};
+use crate::prediction::Problem;
 use crate::source::{Content, FieldValue, Kept, Schema};
 use serde::Serialize;
 use std::io::{self, Write};
 
-/// Writes objects: `file` and `line`, the input's fields, then `label_id`, `label`, `score`, and where they apply
-/// `scores`, `truncated`, `text`, `error`. A blank text has nulls. Scores are written with the fewest digits that read
+/// Writes objects: `file` and `line`, the input's fields, then the answer (`label_id`, `label` and `score`; or `labels`,
+/// an array of such objects; or `value`), and if they apply `scores`, `truncated`, `text`, `text_pair`, `error`. A blank
+/// text has nulls. Scores are written with the fewest digits that read
 /// back as the same float32.
 pub(super) struct Jsonl {
     columns: Columns,
+    problem: Problem,
     has_scores: bool,
     /// Of the input's columns; objects bring names of their own.
     kept_names: Vec<String>,
@@ -29,13 +32,23 @@ impl<'a> From<Answer<'a>> for Entry<'a> {
     }
 }
 
-/// Keys that this format writes itself. The input's fields of the same name are renamed in every record, not only in
-/// those that happen to have both.
-const OWN_KEYS: [&str; 6] = ["label_id", "label", "score", "scores", "truncated", "error"];
+/// Keys that this format writes itself, beside those of the answer. The input's fields of the same name are renamed in
+/// every record, not only in those that happen to have both.
+const OWN_KEYS: [&str; 3] = ["scores", "truncated", "error"];
+
+/// The keys of the answer.
+fn answer_keys(problem: Problem) -> &'static [&'static str] {
+    match problem {
+        Problem::SingleLabel => &["label_id", "label", "score"],
+        Problem::MultiLabel => &["labels"],
+        Problem::Value => &["value"],
+    }
+}
 
 impl Jsonl {
-    pub(super) fn new(columns: Columns, has_scores: bool) -> Jsonl {
-        Jsonl { columns, has_scores, kept_names: Vec::new() }
+    pub(super) fn new(columns: Columns, decider: &Decider) -> Jsonl {
+        let (problem, has_scores) = (decider.problem(), decider.top_k().is_some());
+        Jsonl { columns, problem, has_scores, kept_names: Vec::new() }
     }
 
     /// The names under which these fields are written, each another one.
@@ -76,14 +89,19 @@ impl RecordFormat for Jsonl {
                 object.kept(&self.output_names(&names), fields.iter().map(|(_, value)| value))?;
             }
         }
-        let answer = decision.map(|decision| decision.answer);
-        object.field("label_id", &answer.and_then(|answer| answer.label_id))?;
-        // Without a name for it, the label of a low score is null.
-        object.field("label", &answer.map(|answer| answer.label).filter(|label| !label.is_empty()))?;
-        object.field("score", &answer.map(|answer| answer.score))?;
+        match decision.map(|decision| &decision.verdict) {
+            Some(Verdict::Label(answer)) => {
+                object.field("label_id", &answer.label_id)?;
+                // Without a name for it, the label of a low score is null.
+                object.field("label", &Some(answer.label).filter(|label| !label.is_empty()))?;
+                object.field("score", &answer.score)?;
+            }
+            Some(Verdict::Labels(answers)) => object.field("labels", &entries(answers))?,
+            Some(Verdict::Value(value)) => object.field("value", value)?,
+            None => answer_keys(self.problem).iter().try_for_each(|key| object.field(key, &()))?,
+        }
         if self.has_scores {
-            let top = decision.map(|decision| &decision.top);
-            object.field("scores", &top.map(|top| top.iter().copied().map(Entry::from).collect::<Vec<_>>()))?;
+            object.field("scores", &decision.map(|decision| entries(&decision.top)))?;
         }
         if decision.is_some_and(|decision| decision.truncated) {
             object.field("truncated", &true)?;
@@ -91,11 +109,18 @@ impl RecordFormat for Jsonl {
         if self.columns.text {
             object.field("text", &record.content.text())?;
         }
+        if self.columns.text_pair {
+            object.field("text_pair", &record.content.text_pair())?;
+        }
         if let Content::Malformed(reason) = &record.content {
             object.field("error", reason)?;
         }
         object.end()
     }
+}
+
+fn entries<'a>(answers: &[Answer<'a>]) -> Vec<Entry<'a>> {
+    answers.iter().copied().map(Entry::from).collect()
 }
 
 /// An object that is being written.
@@ -135,7 +160,7 @@ impl Object<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::testing::{decider, malformed, prediction, record, written};
+    use crate::output::testing::{decider, decider_for, malformed, prediction, record, written};
     use crate::output::{Format, RecordOptions};
     use crate::prediction::Prediction;
     use crate::source::Record;
@@ -159,7 +184,7 @@ mod tests {
         Some(prediction(&[(1, 0.7), (0, 0.3)]))
     }
 
-    const TEXT: Columns = Columns { text: true, filename: false, line_number: false, score: false };
+    const TEXT: Columns = Columns { text: true, text_pair: false, filename: false, line_number: false, score: false };
 
     #[test]
     fn keys_are_there_if_asked_for() {
@@ -208,6 +233,20 @@ mod tests {
             ),
             "{line}"
         );
+    }
+
+    #[test]
+    fn several_labels_are_an_array_and_a_value_is_a_number() {
+        let options = RecordOptions { format: Format::Jsonl, header: true, columns: Columns::default() };
+        let of = |problem, prediction| {
+            let record = record("x", Kept::Row(vec![FieldValue::Text("mine".into())]));
+            let schema = Schema::Columns(vec!["label".into()]);
+            written(&options, &decider_for(problem, &["no", "yes"], 0), &schema, &[record], &[prediction])
+        };
+        let label = "{\"label\":\"mine\",\"labels\":[{\"label_id\":1,\"label\":\"yes\",\"score\":0.7}]}\n";
+        assert_eq!(of(Problem::MultiLabel, yes()), label);
+        assert_eq!(of(Problem::MultiLabel, None), "{\"label\":\"mine\",\"labels\":null}\n");
+        assert_eq!(of(Problem::Value, yes()), "{\"label\":\"mine\",\"value\":0.7}\n");
     }
 
     #[test]

@@ -62,6 +62,8 @@ pub struct Columns {
     pub score: bool,
     /// The text.
     pub text: bool,
+    /// The second text of a pair.
+    pub text_pair: bool,
 }
 
 /// What one record is made of.
@@ -111,7 +113,7 @@ impl RecordOptions {
         Ok(match &self.format {
             Format::Tsv => Box::new(table::Table::new(table::Dialect::Tsv, self, decider)),
             Format::Csv => Box::new(table::Table::new(table::Dialect::Csv, self, decider)),
-            Format::Jsonl => Box::new(jsonl::Jsonl::new(self.columns, decider.top_k().is_some())),
+            Format::Jsonl => Box::new(jsonl::Jsonl::new(self.columns, decider)),
             Format::Bars(style) => Box::new(bars::Bars::new(*style)),
             Format::Only { labels, null } => Box::new(only::Only::new(labels, *null, self.columns, decider.labels())?),
             Format::Count => Box::new(count::Count::new(decider)),

@@ -51,8 +51,8 @@ impl RecordFormat for Only {
     }
 
     fn record(&mut self, out: &mut dyn Write, Row { record, decision }: Row<'_>) -> io::Result<()> {
-        let label_id = decision.and_then(|decision| decision.answer.label_id);
-        if !label_id.is_some_and(|id| self.label_ids.contains(&id)) {
+        let label_ids = decision.map_or_else(Vec::new, |decision| decision.label_ids());
+        if !label_ids.iter().any(|id| self.label_ids.contains(id)) {
             return Ok(());
         }
         if self.columns.filename {

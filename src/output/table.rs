@@ -1,7 +1,8 @@
 //! TSV and CSV: a row per record, in columns that all records share.
 
 use super::{input_name, Columns, RecordFormat, RecordOptions, Row};
-use crate::decision::{Answer, Decider};
+use crate::decision::{Answer, Decider, Decision, Verdict};
+use crate::prediction::Problem;
 use crate::source::{FieldValue, Kept, Schema};
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -15,13 +16,25 @@ pub(super) enum Dialect {
     Csv,
 }
 
+/// What stands between the input's fields and the text.
+enum AnswerCells {
+    /// Id, label and score of this many classes.
+    Classes(usize),
+    /// Ids, labels and scores of all labels that apply, each list in a cell.
+    Lists,
+    /// The value.
+    Value,
+}
+
+/// What separates the items of a list in a cell.
+const LIST_SEPARATOR: &str = "|";
+
 /// Writes rows.
 pub(super) struct Table {
     dialect: Dialect,
     columns: Columns,
     has_header: bool,
-    /// How many classes a row names.
-    class_count: usize,
+    answers: AnswerCells,
     /// How many columns are the input's own.
     kept_count: usize,
 }
@@ -33,7 +46,11 @@ impl Table {
             dialect,
             columns: Columns { score, ..options.columns },
             has_header: options.header,
-            class_count: decider.top_k().unwrap_or(1),
+            answers: match (decider.problem(), decider.top_k()) {
+                (Problem::Value, _) => AnswerCells::Value,
+                (Problem::MultiLabel, None) => AnswerCells::Lists,
+                (_, top_k) => AnswerCells::Classes(top_k.unwrap_or(1)),
+            },
             kept_count: 0,
         }
     }
@@ -43,10 +60,16 @@ impl Table {
         let place = [(self.columns.filename, "file"), (self.columns.line_number, "line")];
         let place = place.into_iter().filter(|(is_asked, _)| *is_asked).map(|(_, name)| name.to_owned());
         let names: &[&str] = if self.columns.score { &["label_id", "label", "score"] } else { &["label_id", "label"] };
-        let classes = (1..=self.class_count).flat_map(|rank| {
+        let ranked = |rank: usize| {
             names.iter().map(move |name| if rank == 1 { (*name).to_owned() } else { format!("{name}_{rank}") })
-        });
-        let own: Vec<String> = classes.chain(self.columns.text.then(|| "text".to_owned())).collect();
+        };
+        let mut own: Vec<String> = match self.answers {
+            AnswerCells::Classes(count) => (1..=count).flat_map(ranked).collect(),
+            AnswerCells::Lists => ranked(1).collect(),
+            AnswerCells::Value => vec!["value".to_owned()],
+        };
+        let texts = [(self.columns.text, "text"), (self.columns.text_pair, "text_pair")];
+        own.extend(texts.into_iter().filter(|(is_asked, _)| *is_asked).map(|(_, name)| name.to_owned()));
         let place: Vec<String> = place.collect();
         let others: Vec<&str> = kept_names.iter().map(String::as_str).collect();
         let is_own = |name: &str| place.iter().chain(&own).any(|own| own == name);
@@ -86,12 +109,12 @@ impl RecordFormat for Table {
                 None => row.cell("")?,
             }
         }
-        let mut answers = decision.into_iter().flat_map(|decision| decision.answers());
-        for _ in 0..self.class_count {
-            self.answer(&mut row, answers.next())?;
-        }
+        self.answer_cells(&mut row, decision)?;
         if self.columns.text {
             row.cell(record.content.text())?;
+        }
+        if self.columns.text_pair {
+            row.cell(record.content.text_pair())?;
         }
         row.end()
     }
@@ -102,19 +125,38 @@ impl RecordFormat for Table {
 }
 
 impl Table {
-    /// Id, label and score. TSV is for eyes too: six decimal places; CSV for programs: the fewest digits that read
-    /// back as the same float32.
-    fn answer(&self, row: &mut RowWriter<'_>, answer: Option<Answer<'_>>) -> io::Result<()> {
-        row.cell(&answer.and_then(|answer| answer.label_id).map_or_else(String::new, |id| id.to_string()))?;
-        row.cell(answer.map_or("", |answer| answer.label))?;
-        if !self.columns.score {
-            return Ok(());
+    fn answer_cells(&self, row: &mut RowWriter<'_>, decision: Option<&Decision<'_>>) -> io::Result<()> {
+        match (&self.answers, decision.map(|decision| &decision.verdict)) {
+            (AnswerCells::Classes(count), _) => {
+                let mut answers = decision.into_iter().flat_map(|decision| decision.answers());
+                (0..*count).try_for_each(|_| self.class(row, answers.next().as_slice()))
+            }
+            (AnswerCells::Lists, Some(Verdict::Labels(answers))) => self.class(row, answers),
+            (AnswerCells::Lists, _) => self.class(row, &[]),
+            (AnswerCells::Value, Some(Verdict::Value(value))) => row.cell(&self.number(*value)),
+            (AnswerCells::Value, _) => row.cell(""),
         }
-        let score = answer.map_or_else(String::new, |answer| match self.dialect {
-            Dialect::Tsv => format!("{:.6}", answer.score),
-            Dialect::Csv => answer.score.to_string(),
-        });
-        row.cell(&score)
+    }
+
+    /// Id, label and score, of several labels as lists.
+    fn class(&self, row: &mut RowWriter<'_>, answers: &[Answer<'_>]) -> io::Result<()> {
+        let list =
+            |cell: &dyn Fn(&Answer<'_>) -> String| answers.iter().map(cell).collect::<Vec<_>>().join(LIST_SEPARATOR);
+        row.cell(&list(&|answer| answer.label_id.map_or_else(String::new, |id| id.to_string())))?;
+        row.cell(&list(&|answer| answer.label.to_owned()))?;
+        match self.columns.score {
+            true => row.cell(&list(&|answer| self.number(answer.score))),
+            false => Ok(()),
+        }
+    }
+
+    /// TSV is for people too: six decimal places; CSV for programs: the fewest digits that read back as the same
+    /// float32.
+    fn number(&self, number: f32) -> String {
+        match self.dialect {
+            Dialect::Tsv => format!("{number:.6}"),
+            Dialect::Csv => number.to_string(),
+        }
     }
 }
 
@@ -226,7 +268,7 @@ pub(super) fn escape(field: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::testing::{decider, prediction, record, written};
+    use crate::output::testing::{decider, decider_for, prediction, record, written};
     use crate::output::Format;
 
     fn options(format: Format, columns: Columns) -> RecordOptions {
@@ -262,7 +304,7 @@ mod tests {
 
     #[test]
     fn place_and_text_stand_at_the_ends() {
-        let columns = Columns { filename: true, line_number: true, text: true, score: false };
+        let columns = Columns { filename: true, line_number: true, text: true, ..Columns::default() };
         assert_eq!(
             plain(Format::Tsv, 0, columns),
             "file\tline\tlabel_id\tlabel\ttext\na.txt\t7\t1\tyes, \"indeed\"\ta text\na.txt\t7\t\t\t\n"
@@ -288,6 +330,27 @@ mod tests {
             "x\ty,input_label,z,w,label_id,label,score\n\"tab\tand\nline, back\\slash\",\
              \"back\\slash \"\"quoted\r\",\"a\nb\",,1,\"yes, \"\"indeed\"\"\",0.75\n,,,,,,\n"
         );
+    }
+
+    #[test]
+    fn several_labels_are_lists_and_a_value_is_a_column() {
+        let records = [record("a", Kept::default()), record("b", Kept::default()), record("", Kept::default())];
+        let predictions = [Some(prediction(&[(1, 0.75), (0, 0.5)])), Some(prediction(&[(1, 0.25), (0, 0.125)])), None];
+        let schema = Schema::Columns(Vec::new());
+        let of = |problem, format, columns, top_k| {
+            let decider = decider_for(problem, &["no", "yes"], top_k);
+            written(&options(format, columns), &decider, &schema, &records, &predictions)
+        };
+        let plain = Columns::default();
+        assert_eq!(of(Problem::MultiLabel, Format::Tsv, plain, 0), "label_id\tlabel\n1|0\tyes|no\n\t\n\t\n");
+        assert_eq!(
+            of(Problem::MultiLabel, Format::Csv, plain, 0),
+            "label_id,label,score\n1|0,yes|no,0.75|0.5\n,,\n,,\n"
+        );
+        let top = of(Problem::MultiLabel, Format::Csv, plain, 1);
+        assert_eq!(top, "label_id,label,score\n1,yes,0.75\n1,yes,0.25\n,,\n");
+        assert_eq!(of(Problem::Value, Format::Csv, plain, 0), "value\n0.75\n0.25\n\"\"\n");
+        assert_eq!(of(Problem::Value, Format::Tsv, plain, 0), "value\n0.750000\n0.250000\n\n");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::{RecordOptions, Row};
 use crate::decision::{Decider, DecisionOptions, Unsure};
-use crate::prediction::{Prediction, ScoredLabel};
+use crate::prediction::{Prediction, Problem, ScoredLabel};
 use crate::source::{Content, Input, Kept, Origin, Record, Schema};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -10,7 +10,14 @@ use std::sync::Arc;
 pub(super) fn decider(labels: &[&str], top_k: usize, min_score: Option<f32>) -> Decider {
     let labels: Vec<String> = labels.iter().map(|label| label.to_string()).collect();
     let unsure = min_score.map(|min_score| Unsure { min_score, name: "?".into() });
-    Decider::new(&labels, DecisionOptions { top_k: NonZeroUsize::new(top_k), unsure })
+    let options = DecisionOptions { top_k: NonZeroUsize::new(top_k), unsure, threshold: None };
+    Decider::new(&labels, Problem::SingleLabel, options).unwrap()
+}
+
+pub(super) fn decider_for(problem: Problem, labels: &[&str], top_k: usize) -> Decider {
+    let labels: Vec<String> = labels.iter().map(|label| label.to_string()).collect();
+    let options = DecisionOptions { top_k: NonZeroUsize::new(top_k), ..DecisionOptions::default() };
+    Decider::new(&labels, problem, options).unwrap()
 }
 
 pub(super) fn prediction(ranking: &[(usize, f32)]) -> Prediction {

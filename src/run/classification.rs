@@ -12,7 +12,8 @@ use crate::options::{CheckpointOptions, ClassificationOptions, ComputingOptions,
 use crate::output::file::Run;
 use crate::prediction::Prediction;
 use crate::progress::{Progress, WindowProgress};
-use crate::source::{Content, Input, Inputs, Source, Window, WindowLimits};
+use crate::source::{Content, Input, Inputs, Record, Source, Window, WindowLimits};
+use crate::tokenization::TextOrPair;
 use anyhow::{anyhow, Result};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -48,7 +49,7 @@ pub(super) fn classify(
     about.revision = loaded.revision.unwrap_or_default();
     about.dtype = classifier.backend().to_string();
     about.date = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    let decider = Decider::new(classifier.labels(), task.decision);
+    let decider = Decider::new(classifier.labels(), classifier.problem(), task.decision)?;
     let settings = [loaded.identity, task.settings].concat();
     let partial = output.partial().map(PathBuf::from);
     let records = RecordWriter::new(output, task.records.writer(&decider)?, Run { settings, inputs: input_states })?;
@@ -137,15 +138,20 @@ impl Pipeline {
 
     /// One entry for each record, in order.
     fn predict(&self, window: &Window, told: &WindowProgress) -> Result<Vec<Option<Prediction>>> {
-        let texts = window.texts();
         let progress = &self.progress;
         let on_batch = |texts: usize| told.advance(texts as u64, progress);
-        let mut predictions = self.classifier.classify_observed(&texts, &on_batch)?.into_iter();
-        let prediction = |content: &Content| match content {
-            Content::Text(_) => predictions.next().flatten(),
-            Content::Blank(_) | Content::Malformed(_) => None,
-        };
-        Ok(window.records().map(|record| &record.content).map(prediction).collect())
+        let texts: Vec<TextOrPair<'_>> = window.records().filter_map(text_of).collect();
+        let mut predictions = self.classifier.predict(&texts, &on_batch)?.into_iter();
+        Ok(window.records().map(|record| text_of(record).and_then(|_| predictions.next())).collect())
+    }
+}
+
+/// What there is to classify in a record.
+fn text_of(record: &Record) -> Option<TextOrPair<'_>> {
+    match &record.content {
+        Content::Text(text) => Some(TextOrPair::Text(text)),
+        Content::Pair(text, text_pair) => Some(TextOrPair::Pair(text, text_pair)),
+        Content::Blank(_) | Content::Malformed(_) => None,
     }
 }
 

@@ -8,7 +8,7 @@ use crate::evaluation::report::About;
 use crate::evaluation::{Evaluation, LeftOut, OtherFirstLabelId};
 use crate::options::EvaluationOptions;
 use crate::output::file::WholeFile;
-use crate::prediction::Prediction;
+use crate::prediction::{Prediction, Problem};
 use crate::source::{Content, Record};
 use anyhow::{bail, ensure, Result};
 use std::io::{self, Write};
@@ -31,8 +31,12 @@ pub(super) fn open_report(options: Option<&EvaluationOptions>) -> Result<Option<
 
 impl Evaluator {
     pub(super) fn new(options: EvaluationOptions, report: Option<WholeFile>, classifier: &Classifier) -> Evaluator {
-        let (labels, score_function) = (classifier.labels(), classifier.score_function());
-        let evaluation = Evaluation::of_classes(labels, options.first_label_id, score_function);
+        let (labels, first) = (classifier.labels(), options.first_label_id);
+        let evaluation = match classifier.problem() {
+            Problem::SingleLabel => Evaluation::of_classes(labels, first, classifier.score_function()),
+            Problem::MultiLabel => Evaluation::of_label_sets(labels, first),
+            Problem::Value => Evaluation::of_values(),
+        };
         Evaluator { evaluation, options, report }
     }
 
@@ -42,7 +46,7 @@ impl Evaluator {
     /// If the model has no such label.
     pub(super) fn check(&mut self, record: &Record) -> Result<(), UnknownGold> {
         match record.content {
-            Content::Text(_) => self.evaluation.check(record.gold.as_deref().unwrap_or_default()),
+            Content::Text(_) | Content::Pair(..) => self.evaluation.check(record.gold.as_deref().unwrap_or_default()),
             Content::Blank(_) | Content::Malformed(_) => Ok(()),
         }
     }
@@ -60,11 +64,11 @@ impl Evaluator {
         let Some(prediction) = prediction else {
             self.evaluation.leave_out(match record.content {
                 Content::Malformed(_) => LeftOut::MalformedRecord,
-                Content::Text(_) | Content::Blank(_) => LeftOut::BlankText,
+                Content::Text(_) | Content::Pair(..) | Content::Blank(_) => LeftOut::BlankText,
             });
             return Ok(());
         };
-        let decided: Vec<usize> = decision.and_then(|decision| decision.answer.label_id).into_iter().collect();
+        let decided = decision.map_or_else(Vec::new, |decision| decision.label_ids());
         self.evaluation.observe(record.gold.as_deref().unwrap_or_default(), prediction, &decided)
     }
 

@@ -196,6 +196,10 @@ impl Digest {
     fn update(&mut self, record: &Record) {
         match &record.content {
             Content::Text(text) | Content::Blank(text) => self.field(b't', text),
+            Content::Pair(text, text_pair) => {
+                self.field(b't', text);
+                self.field(b'p', text_pair);
+            }
             Content::Malformed(_) => self.field(b'm', ""),
         }
         match &record.kept {

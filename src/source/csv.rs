@@ -228,7 +228,7 @@ mod tests {
             text: vec!["title".into(), "3".into()],
             label: Some("id".into()),
             kept: KeptFields::One("body".into()),
-            header: true,
+            ..FieldSelection::default()
         };
         let records = read(selection, b"id,title,body\n7,t,\xff\n").unwrap();
         let [record] = records.as_slice() else { panic!("{records:?}") };

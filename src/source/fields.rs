@@ -13,6 +13,8 @@ const DEFAULT_TEXT_FIELD: &str = "text";
 pub struct FieldSelection {
     /// Fields that make up the text, joined with a space; none means `text`, or the only field there is.
     pub text: Vec<String>,
+    /// The field with the second text of a pair.
+    pub text_pair: Option<String>,
     /// The field with the gold label.
     pub label: Option<String>,
     /// What is copied to the output.
@@ -23,7 +25,7 @@ pub struct FieldSelection {
 
 impl Default for FieldSelection {
     fn default() -> Self {
-        FieldSelection { text: Vec::new(), label: None, kept: KeptFields::None, header: true }
+        FieldSelection { text: Vec::new(), text_pair: None, label: None, kept: KeptFields::None, header: true }
     }
 }
 

@@ -114,6 +114,8 @@ pub struct ReadOptions {
     pub format: Option<InputFormat>,
     /// What ends a text in plain input.
     pub separator: Separator,
+    /// Whether each text of plain input is two, with a tab between them.
+    pub pairs: bool,
     /// What separates the fields of a CSV; `None` is a comma, and a header that suggests another character is refused.
     pub delimiter: Option<u8>,
     /// Which fields of structured records are used.
@@ -125,6 +127,7 @@ impl Default for ReadOptions {
         ReadOptions {
             format: None,
             separator: Separator::LineBreak,
+            pairs: false,
             delimiter: None,
             fields: FieldSelection::default(),
         }
@@ -140,7 +143,7 @@ impl ReadOptions {
     pub(super) fn reader(&self, input: &Input) -> Box<dyn RecordReader> {
         let fields = self.fields.clone();
         match self.format_of(input) {
-            InputFormat::Lines => Box::new(LineReader::new(self.separator)),
+            InputFormat::Lines => Box::new(LineReader::new(self.separator, self.pairs)),
             InputFormat::Csv => Box::new(TableReader::new(CsvRows::new(self.delimiter), fields)),
             InputFormat::Tsv => Box::new(TableReader::new(TsvRows::new(), fields)),
             InputFormat::Jsonl => Box::new(JsonReader::lines(fields)),

@@ -214,14 +214,16 @@ impl ObjectReader {
 
     /// What can be copied is, even if the text is not as it should be.
     fn draft_of(&self, object: &Object<'_>, line: u64) -> Draft {
-        let text = self.text.iter().map(|name| object.scalar(name)).collect::<Result<Vec<_>, _>>();
+        let parts = self.text.iter().map(|name| object.scalar(name)).collect::<Result<Vec<_>, _>>();
+        let text_pair = self.selection.text_pair.as_ref().map(|name| object.scalar(name)).transpose();
         let (kept, fault) = match self.kept(object) {
             Ok(kept) => (kept, None),
             Err(reason) => (Kept::default(), Some(reason)),
         };
-        let content = match (text, fault) {
-            (Ok(parts), None) => Content::of_text(parts.join(" ")),
-            (Err(reason), _) | (Ok(_), Some(reason)) => Content::Malformed(reason),
+        let content = match (parts, text_pair, fault) {
+            (Ok(parts), Ok(None), None) => Content::of_text(parts.join(" ")),
+            (Ok(parts), Ok(Some(text_pair)), None) => Content::of_pair(parts.join(" "), text_pair.into_owned()),
+            (Err(reason), _, _) | (_, Err(reason), _) | (_, _, Some(reason)) => Content::Malformed(reason),
         };
         let gold = self.selection.label.as_ref().and_then(|name| object.gold(name));
         Draft { line, content, gold, kept, was_invalid_utf8: false }

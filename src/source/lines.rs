@@ -14,32 +14,51 @@ pub enum Separator {
     Nul,
 }
 
-/// Reads one text per line.
-pub(super) struct LineReader(LineSplitter);
+/// Reads one text per line, or two with a tab between them.
+pub(super) struct LineReader {
+    lines: LineSplitter,
+    are_pairs: bool,
+}
 
 impl LineReader {
-    pub(super) fn new(separator: Separator) -> LineReader {
-        LineReader(LineSplitter::new(separator, usize::MAX))
+    pub(super) fn new(separator: Separator, are_pairs: bool) -> LineReader {
+        LineReader { lines: LineSplitter::new(separator, usize::MAX), are_pairs }
     }
 }
 
 impl RecordReader for LineReader {
     fn feed(&mut self, bytes: &[u8], records: &mut Vec<Draft>) -> Result<()> {
-        self.0.feed(bytes, &mut |line| {
-            records.push(Draft::text(line.number, Text::from_bytes(line.bytes)));
+        let LineReader { lines, are_pairs } = self;
+        lines.feed(bytes, &mut |line| {
+            records.push(draft(&line, *are_pairs));
             Ok(())
         })
     }
 
     fn finish(&mut self, records: &mut Vec<Draft>) -> Result<()> {
-        self.0.finish(&mut |line| {
-            records.push(Draft::text(line.number, Text::from_bytes(line.bytes)));
+        let LineReader { lines, are_pairs } = self;
+        lines.finish(&mut |line| {
+            records.push(draft(&line, *are_pairs));
             Ok(())
         })
     }
 
     fn schema(&self) -> Option<Schema> {
         Some(Schema::Columns(Vec::new()))
+    }
+}
+
+fn draft(line: &Line<'_>, is_pair: bool) -> Draft {
+    let text = Text::from_bytes(line.bytes);
+    if !is_pair || text.text.trim().is_empty() {
+        return Draft::text(line.number, text);
+    }
+    match memchr::memchr(b'\t', line.bytes) {
+        Some(tab) => {
+            let (first, second) = (&line.bytes[..tab], &line.bytes[tab + 1..]);
+            Draft::pair(line.number, Text::from_bytes(first), Text::from_bytes(second))
+        }
+        None => Draft::malformed(line.number, "it has no second text, which a tab would separate from the first"),
     }
 }
 

@@ -24,6 +24,8 @@ pub struct Record {
 pub enum Content {
     /// A text with at least one character that is not white space.
     Text(String),
+    /// Two texts, neither of them blank.
+    Pair(String, String),
     /// An empty text, or one of white space only. It gets no prediction.
     Blank(String),
     /// A record that could not be read, and why, as a clause about "it". It gets no prediction.
@@ -39,11 +41,29 @@ impl Content {
         }
     }
 
-    /// The text as it was read; empty for a malformed record.
+    /// A pair; blank if both texts are, and malformed if one is.
+    pub fn of_pair(text: String, text_pair: String) -> Content {
+        match (text.trim().is_empty(), text_pair.trim().is_empty()) {
+            (false, false) => Content::Pair(text, text_pair),
+            (true, true) => Content::Blank(text),
+            (true, false) => Content::Malformed("its first text is blank".to_owned()),
+            (false, true) => Content::Malformed("its second text is blank".to_owned()),
+        }
+    }
+
+    /// The text as it was read, or the first of a pair; empty for a malformed record.
     pub fn text(&self) -> &str {
         match self {
-            Content::Text(text) | Content::Blank(text) => text,
+            Content::Text(text) | Content::Pair(text, _) | Content::Blank(text) => text,
             Content::Malformed(_) => "",
+        }
+    }
+
+    /// The second text of a pair; empty for any other record.
+    pub fn text_pair(&self) -> &str {
+        match self {
+            Content::Pair(_, text_pair) => text_pair,
+            Content::Text(_) | Content::Blank(_) | Content::Malformed(_) => "",
         }
     }
 }
@@ -157,6 +177,11 @@ impl Draft {
     pub(super) fn text(line: u64, text: Text) -> Draft {
         let content = Content::of_text(text.text);
         Draft { line, content, gold: None, kept: Kept::default(), was_invalid_utf8: text.was_invalid_utf8 }
+    }
+
+    pub(super) fn pair(line: u64, text: Text, text_pair: Text) -> Draft {
+        let was_invalid_utf8 = text.was_invalid_utf8 | text_pair.was_invalid_utf8;
+        Draft { content: Content::of_pair(text.text, text_pair.text), was_invalid_utf8, ..Draft::blank(line) }
     }
 
     pub(super) fn blank(line: u64) -> Draft {

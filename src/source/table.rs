@@ -44,6 +44,7 @@ struct Columns {
     width: usize,
     has_header: bool,
     text: Vec<usize>,
+    text_pair: Option<usize>,
     label: Option<usize>,
     kept: Vec<usize>,
     schema: Schema,
@@ -120,6 +121,7 @@ impl Columns {
             width,
             has_header: selection.header,
             text: text_columns(&selection.text, names, width, doubtful_delimiters)?,
+            text_pair: selection.text_pair.as_ref().map(find).transpose()?,
             label: selection.label.as_ref().map(find).transpose()?,
             kept,
             schema,
@@ -133,7 +135,11 @@ impl Columns {
             (Some(fault), _) => Draft::malformed(row.first_line, fault.to_owned() + &row.extent()),
             (None, 0) => Draft::blank(row.first_line),
             (None, width) if width == self.width => {
-                Draft::text(row.first_line, Text::join(self.text.iter().map(|&place| field(place))))
+                let text = Text::join(self.text.iter().map(|&place| field(place)));
+                match self.text_pair {
+                    Some(place) => Draft::pair(row.first_line, text, Text::from_bytes(field(place))),
+                    None => Draft::text(row.first_line, text),
+                }
             }
             (None, width) => {
                 let other = if self.has_header { "the header" } else { "the first record" };

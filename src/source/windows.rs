@@ -2,7 +2,7 @@
 
 use super::inputs::{Input, Inputs, ReadOptions};
 use super::reader::{self, Message};
-use super::record::{Content, Draft, Record, Schema, Text};
+use super::record::{Draft, Record, Schema, Text};
 use anyhow::{anyhow, Result};
 use std::collections::VecDeque;
 use std::sync::mpsc::{sync_channel, Receiver, TryRecvError};
@@ -61,15 +61,6 @@ impl Window {
     /// Whether there is no record; a schema may be told all the same.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    /// The texts to classify: one for each record that is neither blank nor malformed.
-    pub fn texts(&self) -> Vec<&str> {
-        let text = |record| match record {
-            &Record { content: Content::Text(ref text), .. } => Some(text.as_str()),
-            _ => None,
-        };
-        self.records().filter_map(text).collect()
     }
 
     /// Keeps the first `count` records.

@@ -13,7 +13,7 @@ mod tokenizer_config;
 mod tokenizer_json;
 mod wordpiece;
 
-use crate::checkpoint::files::CheckpointFiles;
+use crate::checkpoint::files::{CheckpointFiles, TOKENIZER_FILES};
 use anyhow::{anyhow, bail, ensure, Context, Result};
 use long_text::Prefixes;
 use pipeline::Pipeline;
@@ -35,6 +35,15 @@ pub struct Encoding {
     pub truncated: bool,
 }
 
+/// What is classified as one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TextOrPair<'a> {
+    /// A text.
+    Text(&'a str),
+    /// Two texts, whose relation the model judges.
+    Pair(&'a str, &'a str),
+}
+
 /// What a tokenizer must know of the model that it is for.
 #[derive(Debug, Clone, Copy)]
 pub struct ModelInputs<'a> {
@@ -44,6 +53,12 @@ pub struct ModelInputs<'a> {
     pub vocab_size: usize,
     /// The longest sequence that the model takes, in tokens with the special ones.
     pub max_length: usize,
+}
+
+/// The file from which the tokenizer of the checkpoint in `files` is made, if there is one.
+pub fn file_of(files: &CheckpointFiles) -> Option<&'static str> {
+    let names = TOKENIZER_FILES.iter().find(|names| names.iter().all(|name| files.find(name).is_some()));
+    names.map(|names| names[0])
 }
 
 /// A loaded tokenizer with the model's limit.
@@ -144,20 +159,16 @@ impl Tokenization {
         self.frame(first, second, truncated)
     }
 
-    /// Many texts, in parallel, in order.
+    /// Many texts or pairs, in parallel, in order.
     ///
     /// # Errors
-    /// As [`Tokenization::encode`], for the first text that fails.
-    pub fn encode_all(&self, texts: &[&str]) -> Result<Vec<Encoding>> {
-        texts.par_iter().map(|text| self.encode(text)).collect()
-    }
-
-    /// Many pairs, in parallel, in order.
-    ///
-    /// # Errors
-    /// As [`Tokenization::encode_pair`], for the first pair that fails.
-    pub fn encode_all_pairs(&self, pairs: &[(&str, &str)]) -> Result<Vec<Encoding>> {
-        pairs.par_iter().map(|(text, text_pair)| self.encode_pair(text, text_pair)).collect()
+    /// As [`Tokenization::encode_pair`], for the first that fails.
+    pub fn encode_texts(&self, texts: &[TextOrPair<'_>]) -> Result<Vec<Encoding>> {
+        let encode = |text: &TextOrPair<'_>| match *text {
+            TextOrPair::Text(text) => self.encode(text),
+            TextOrPair::Pair(text, text_pair) => self.encode_pair(text, text_pair),
+        };
+        texts.par_iter().map(encode).collect()
     }
 
     fn tokenize(&self, text: &str) -> Result<tokenizers::Encoding> {

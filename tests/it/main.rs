@@ -13,6 +13,7 @@ mod hub_program;
 mod hub_server;
 mod output_file;
 mod pipes;
+mod problems;
 mod program;
 #[path = "../../src/fuzzing/random.rs"]
 mod random;

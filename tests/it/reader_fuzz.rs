@@ -161,6 +161,7 @@ fn arbitrary_bytes_end_in_records() {
         let fields = FieldSelection {
             text: if random.below(2) == 0 { Vec::new() } else { vec!["1".into()] },
             kept: random.pick(&[KeptFields::None, KeptFields::All, KeptFields::One("1".into())]).clone(),
+            text_pair: if random.below(4) == 0 { Some("2".into()) } else { None },
             label: None,
             header: random.below(2) == 0,
         };

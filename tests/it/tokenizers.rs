@@ -159,16 +159,13 @@ fn the_start_of_a_long_text_gives_the_ids_of_the_whole() {
 }
 
 #[test]
-fn a_long_text_costs_what_its_start_costs() {
-    let text = "The ferry leaves the harbour at noon. ".repeat(100_000);
+fn the_length_of_a_text_does_not_change_its_first_tokens() {
+    let sentence = "The ferry leaves the harbour at noon. ";
     for folder in folders(&fixture("tokenizers")).into_iter().filter(|folder| !folder.ends_with("distilbert-left")) {
         let tokenization = load_as(&folder, Some(64)).unwrap();
-        // Pieces that take whole runs of words leave no place for a cut.
-        let joins_words = ["deberta-v2-spaces", "deberta-v2-suffix"].iter().any(|name| folder.ends_with(name));
-        let start = std::time::Instant::now();
-        let encoding = tokenization.encode(&text).unwrap();
-        assert!(encoding.truncated && encoding.input_ids.len() == 64);
-        assert!(joins_words || start.elapsed().as_millis() < 500, "{}: {:?}", folder.display(), start.elapsed());
+        let [long, short] = [100_000, 100].map(|count| tokenization.encode(&sentence.repeat(count)).unwrap());
+        assert!(long.truncated && long.input_ids.len() == 64);
+        assert_eq!(long, short, "{}", folder.display());
     }
 }
 

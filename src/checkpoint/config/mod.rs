@@ -32,6 +32,8 @@ pub enum ScoreFunction {
     Softmax,
     /// Each output on its own.
     Sigmoid,
+    /// None: the logits as they are.
+    Raw,
 }
 
 /// `problem_type`: what the checkpoint was trained for.
@@ -149,6 +151,7 @@ impl Config {
     /// How the logits of `num_labels` outputs become scores.
     pub fn score_function(&self, num_labels: usize) -> ScoreFunction {
         match self.problem_type {
+            Some(ProblemType::Regression) => ScoreFunction::Raw,
             Some(ProblemType::MultiLabel) => ScoreFunction::Sigmoid,
             _ if num_labels == 1 => ScoreFunction::Sigmoid,
             _ => ScoreFunction::Softmax,
@@ -165,7 +168,7 @@ impl Config {
         if let Some(asked) = asked {
             ensure!(
                 asked.len() == num_labels,
-                "--labels names {} classes, but the classifier has {num_labels}: name all of them, in id order",
+                "{} label names were given, but the classifier has {num_labels} labels: name all of them, in id order",
                 asked.len()
             );
             return Ok(asked.to_vec());
@@ -282,7 +285,7 @@ mod tests {
         let named = with("id2label", serde_json::json!({"1": "no", "0": "yes"})).unwrap();
         assert_eq!(named.labels(None, 2).unwrap(), ["yes", "no"]);
         assert_eq!(named.labels(Some(&["a".into(), "b".into()]), 2).unwrap(), ["a", "b"]);
-        assert!(named.labels(Some(&["a".into()]), 2).unwrap_err().to_string().contains("--labels"));
+        assert!(named.labels(Some(&["a".into()]), 2).unwrap_err().to_string().contains("has 2 labels"));
         assert!(named.labels(None, 3).unwrap_err().to_string().contains("3 rows"));
 
         let mut object: Value = serde_json::from_str(SMALL).unwrap();
