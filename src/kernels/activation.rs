@@ -38,6 +38,15 @@ impl Activation {
     }
 }
 
+/// Apart from the loops that it is called in, which are the others' too.
+#[cold]
+#[inline(never)]
+fn tanh_of_each(lanes: &mut [f32]) {
+    for lane in lanes {
+        *lane = lane.tanh();
+    }
+}
+
 /// # Safety
 /// The processor has the features of `S`.
 #[inline(always)]
@@ -46,9 +55,7 @@ unsafe fn tanh<S: Simd>(x: S::V) -> S::V {
     // SAFETY: the processor has the features of `S`; the lanes are as many as a register has or more.
     unsafe {
         S::store(lanes.as_mut_ptr(), x);
-        for lane in &mut lanes[..S::LANES] {
-            *lane = lane.tanh();
-        }
+        tanh_of_each(&mut lanes[..S::LANES]);
         S::load(lanes.as_ptr())
     }
 }

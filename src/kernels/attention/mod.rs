@@ -51,7 +51,7 @@ pub struct Attention<'a> {
 pub enum Positions<'a> {
     /// Not at all.
     None,
-    /// Queries and keys are rotated: the pairs (x[i], x[i + head_dim / 2]) by the angle whose cosine and sine these tables
+    /// Queries and keys are rotated: the pairs `(x[i], x[i + head_dim / 2])` by the angle whose cosine and sine these tables
     /// have at (position, i). <https://arxiv.org/abs/2104.09864>
     Rotary {
         /// (positions, head_dim / 2)
@@ -128,7 +128,10 @@ fn check_positions(operands: &Attention) {
 
 /// The reach of a table with `width` numbers for each distance.
 fn reach(table: &[f32], width: usize) -> usize {
-    assert!(table.len() % width == 0 && table.len() / width % 2 == 1, "a table of distances has an odd number of them");
+    assert!(
+        table.len().is_multiple_of(width) && table.len() / width % 2 == 1,
+        "a table of distances has an odd number of them"
+    );
     (table.len() / width).div_ceil(2)
 }
 
