@@ -1,6 +1,6 @@
 //! The program's edge: parse, run, turn an error into a message and an exit code.
 
-use agnews::checkpoint::hub::HubError;
+use agnews::checkpoint::hub::{HubError, HubErrorKind};
 use agnews::cli::Cli;
 use agnews::options::{Options, UsageError, Verbosity};
 use agnews::run::{run, OutputError};
@@ -41,9 +41,9 @@ fn fail(error: &anyhow::Error, verbosity: Verbosity) -> ExitCode {
     let _ = match verbosity {
         Verbosity::Verbose => {
             let causes = error.chain().skip(1).map(|cause| format!("\n  caused by: {cause}")).collect::<String>();
-            writeln!(stderr, "agnews: error: {error}{causes}")
+            writeln!(stderr, "agnews: error: {error}{causes}{}", advice(error))
         }
-        _ => writeln!(stderr, "agnews: error: {}", one_line(error)),
+        _ => writeln!(stderr, "agnews: error: {}{}", one_line(error), advice(error)),
     };
     if is_usage {
         let _ = writeln!(stderr, "Try `agnews --help`.");
@@ -61,6 +61,19 @@ fn one_line(error: &anyhow::Error) -> String {
         }
     }
     parts.join(": ").split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// What this program can do instead of asking the Hub.
+fn advice(error: &anyhow::Error) -> String {
+    let hub_error = error.chain().find_map(|cause| cause.downcast_ref::<HubError>());
+    let first = match hub_error.map(|error| error.kind) {
+        Some(HubErrorKind::Offline) => "run once without --offline (and without HF_HUB_OFFLINE) to fetch it; ",
+        Some(HubErrorKind::Unreachable) => "",
+        _ => return String::new(),
+    };
+    format!(
+        "; {first}without the Hub there is the embedded model, `-m builtin`, or a checkpoint in a local folder, `-m ./FOLDER`"
+    )
 }
 
 impl From<Exit> for ExitCode {

@@ -96,7 +96,9 @@ impl Options {
     /// # Errors
     /// [`UsageError`] where options contradict each other or a value is out of range; the message names the option.
     pub fn resolve(cli: Cli) -> Result<Options, UsageError> {
-        let spec = CheckpointSpec::parse(&cli.model, cli.revision.as_deref()).map_err(UsageError)?;
+        let options = if cli.revision.is_some() { "--model and --revision" } else { "--model" };
+        let spec = CheckpointSpec::parse(&cli.model, cli.revision.as_deref())
+            .map_err(|fault| UsageError(format!("{fault} ({options})")))?;
         let task = match cli.download {
             true if !matches!(spec, CheckpointSpec::Hub { .. }) => {
                 return usage(format!("--download is for checkpoints on the Hub, and {} is not one", cli.model))

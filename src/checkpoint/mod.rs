@@ -15,7 +15,7 @@ use std::fmt;
 use std::path::PathBuf;
 use weights::Weights;
 
-/// The `--model` that names the embedded model.
+/// The name of the embedded model.
 const BUILTIN: &str = "builtin";
 
 /// Which checkpoint was asked for.
@@ -39,10 +39,10 @@ impl CheckpointSpec {
     /// all else is an id.
     ///
     /// # Errors
-    /// A sentence, where `model` is neither a path nor an id, or a revision is asked of what has none.
+    /// A sentence, if `model` is neither a path nor an id, or a revision is asked of what has none.
     pub fn parse(model: &str, revision: Option<&str>) -> Result<CheckpointSpec, String> {
         if model.is_empty() {
-            return Err("--model is empty: give a Hub id, a folder, or `builtin`".into());
+            return Err("the model's name is empty: give a Hub id, a folder, or `builtin`".into());
         }
         let spec = if model == BUILTIN {
             CheckpointSpec::Builtin
@@ -54,7 +54,7 @@ impl CheckpointSpec {
             CheckpointSpec::Hub { model_id: model.to_owned(), revision: revision.map(str::to_owned) }
         };
         if revision.is_some() && !matches!(spec, CheckpointSpec::Hub { .. }) {
-            return Err(format!("--revision is for checkpoints on the Hub, and {model} is not one"));
+            return Err(format!("a revision is for checkpoints on the Hub, and {model} is not one"));
         }
         Ok(spec)
     }
@@ -80,7 +80,7 @@ impl Checkpoint {
     /// Finds the files, reads config.json and opens the weights.
     ///
     /// # Errors
-    /// Where the checkpoint cannot be had, config.json is missing or not one that agnews can run, or there are no
+    /// If the checkpoint cannot be had, config.json is missing or not one that agnews can run, or there are no
     /// weights that can be read.
     pub fn open(spec: &CheckpointSpec, hub: &Hub) -> Result<Checkpoint> {
         let (files, name) = match spec {
@@ -88,7 +88,7 @@ impl Checkpoint {
             CheckpointSpec::Folder(folder) => {
                 ensure!(
                     folder.is_dir(),
-                    "{} is not a folder: -m takes a folder with config.json, a tokenizer and weights, a Hub id, or `builtin`",
+                    "{} is not a folder: give a folder with config.json, a tokenizer and weights, a Hub id, or `builtin`",
                     folder.display()
                 );
                 (CheckpointFiles::Folder(folder.clone()), folder.display().to_string())
@@ -108,7 +108,7 @@ impl Checkpoint {
     /// The number of classes: the rows of the classifier.
     ///
     /// # Errors
-    /// Where there is no classifier.
+    /// If there is no classifier.
     pub fn num_labels(&self) -> Result<usize> {
         let shape = self.weights.shape("classifier.weight").with_context(|| {
             format!("{} has no tensor classifier.weight: the checkpoint was never trained to classify", self.files)

@@ -8,6 +8,7 @@ mod harness;
 mod hostile;
 mod hub;
 mod hub_program;
+mod hub_proxy;
 mod hub_server;
 mod output_file;
 mod pipes;
