@@ -136,7 +136,9 @@ impl Options {
         let cli = &command_line.cli;
         let model = cli.model.clone().or_else(|| environment.text("AGNEWS_MODEL"));
         let model = model.unwrap_or_else(|| DEFAULT_MODEL_ID.to_owned());
-        let spec = CheckpointSpec::parse(&model, cli.revision.as_deref()).map_err(UsageError)?;
+        let asked = if cli.revision.is_some() { "--model and --revision" } else { "--model" };
+        let spec = CheckpointSpec::parse(&model, cli.revision.as_deref())
+            .map_err(|fault| UsageError(format!("{fault} ({asked})")))?;
         let task = match cli.completions {
             _ if cli.man => Task::ManualPage,
             Some(shell) => Task::Completions(shell),

@@ -8,6 +8,7 @@ Run by hand from the repository's root, with huggingface_hub installed (transfor
 It builds agnews, starts the tests' own Hub, and leaves nothing behind.
 """
 
+import importlib.metadata
 import json
 import os
 import signal
@@ -58,6 +59,16 @@ def filled_by_python(program, endpoint, expected):
                             "--offline")
             check(f"a cache that Python has filled ({revision}) is used offline by agnews", answer == expected)
     with tempfile.TemporaryDirectory() as home:
+        patterns = ["config.json", "tokenizer*.json", "*.safetensors"]
+        python(environment(endpoint, home), snapshot(f", revision='wide', allow_patterns={patterns}"))
+        answer = agnews(program, environment("http://127.0.0.1:9", home), "-m", MODEL_ID, "--revision", "wide",
+                        "--offline")
+        check("so is one whose listing names more than Python was asked for", answer == expected)
+    with tempfile.TemporaryDirectory() as home:
+        python(environment(endpoint, home, HF_HUB_DISABLE_SYMLINKS="1"), snapshot())
+        answer = agnews(program, environment("http://127.0.0.1:9", home), "-m", MODEL_ID, "--offline")
+        check("so is one without links", answer == expected)
+    with tempfile.TemporaryDirectory() as home:
         python(environment(endpoint, home), "\n".join(
             ["from huggingface_hub import hf_hub_download"] +
             [f"hf_hub_download({MODEL_ID!r}, {name!r})" for name in FILES] + ["print(0)"]))
@@ -86,6 +97,29 @@ def filled_by_agnews(program, endpoint, expected):
               (folder / "README.md").is_file()
               and (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns))
         classify_with_transformers(offline, expected)
+
+
+def without_links(program, endpoint, expected):
+    with tempfile.TemporaryDirectory() as home:
+        online = environment(endpoint, home, HF_HUB_DISABLE_SYMLINKS="1")
+        check("agnews fills a cache without links", agnews(program, online, "-m", MODEL_ID) == expected)
+        folder = Path(python({**online, "HF_HUB_OFFLINE": "1"}, snapshot()))
+        weights = folder / "model.safetensors"
+        check("Python finds it offline", weights.is_file() and not weights.is_symlink())
+
+
+def at_once(program, endpoint, expected):
+    with tempfile.TemporaryDirectory() as home:
+        online = environment(endpoint, home)
+        code = f"from huggingface_hub import snapshot_download\nsnapshot_download({MODEL_ID!r})"
+        start = lambda *command: subprocess.Popen(command, env=online, stdout=subprocess.PIPE, text=True)
+        children = [start(*command) for _ in range(4)
+                    for command in [(sys.executable, "-c", code), (program, "--scores", "-m", MODEL_ID, TEXT)]]
+        answers = [child.communicate()[0] for child in children]
+        check("four of each at once all succeed", all(child.returncode == 0 for child in children))
+        check("and all four answers are right", answers[1::2] == [expected] * 4)
+        left = [path for path in Path(home).rglob("*") if path.name.endswith((".incomplete", ".tmp"))]
+        check("and leave nothing half done", left == [])
 
 
 def classify_with_transformers(offline, expected):
@@ -117,14 +151,17 @@ def interrupted(program, endpoint, expected):
 
 def main():
     subprocess.run(["cargo", "build", "--quiet"], check=True)
-    program = "target/debug/agnews"
+    program = Path(os.environ.get("CARGO_TARGET_DIR", "target")) / "debug/agnews"
     server = subprocess.Popen(
         ["cargo", "test", "--quiet", "--test", "it", "serves_until_standard_input_ends", "--", "--ignored", "--nocapture"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     endpoint = next(line.split()[1] for line in server.stdout if line.startswith("endpoint "))
     expected = agnews(program, environment(endpoint, "/nonexistent"), "-m", "builtin")
+    print(f"huggingface_hub {importlib.metadata.version('huggingface_hub')}, Python {sys.version.split()[0]}")
     filled_by_python(program, endpoint, expected)
     filled_by_agnews(program, endpoint, expected)
+    without_links(program, endpoint, expected)
+    at_once(program, endpoint, expected)
     interrupted(program, endpoint, expected)
     server.stdin.close()
     server.wait()

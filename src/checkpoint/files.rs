@@ -1,4 +1,5 @@
-//! A checkpoint's files, wherever they lie: in a folder on disk or inside the binary.
+//! A checkpoint's files: which names they have, what each is for, and where they lie, in a folder on disk or inside the
+//! binary.
 
 use anyhow::{ensure, Context, Result};
 use std::borrow::Cow;
@@ -7,22 +8,156 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// The files of the embedded model, as `-m builtin` loads them.
+/// What a file is for in a checkpoint, and whether one can do without it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// What the model is. Without it there is no checkpoint.
+    Config,
+    /// Each file of this role is enough to tokenize; one is necessary.
+    Tokenizer,
+    /// How the tokenizer is set up. A checkpoint may lack it, but it must be known that it does: without the file a
+    /// text may become other tokens.
+    TokenizerConfig,
+    /// Read beside the tokenizer if it is there.
+    TokenizerExtra,
+    /// The tensors, or the index of the files that hold them. The first of the table that is there is the one to read.
+    Weights(Format, Parts),
+}
+
+/// What a file of tensors is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    Safetensors,
+    /// `torch.save`: the first bytes tell which of its two formats.
+    Torch,
+}
+
+/// How many files the tensors are in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Parts {
+    One,
+    /// Several, which an index names.
+    Shards,
+}
+
+/// A name that a checkpoint's file can have.
+#[derive(Debug)]
+pub(crate) struct KnownFile {
+    pub(crate) name: &'static str,
+    pub(crate) role: Role,
+    /// In bytes: a longer file is not what its name says.
+    pub(crate) max_size: u64,
+}
+
+/// The longest JSON file in bytes, but for a tokenizer's: an index of a hundred thousand tensors.
+pub(crate) const MAX_JSON_SIZE: usize = 16 << 20;
+const SMALL: u64 = MAX_JSON_SIZE as u64;
+const VOCABULARY: u64 = 128 << 20;
+
+/// All files that agnews reads, in the order in which they are fetched: the weights last, so that a folder that has
+/// them has all the rest.
+#[rustfmt::skip]
+static KNOWN: &[KnownFile] = &[
+    KnownFile { name: "config.json", role: Role::Config, max_size: SMALL },
+    KnownFile { name: "tokenizer_config.json", role: Role::TokenizerConfig, max_size: SMALL },
+    KnownFile { name: "special_tokens_map.json", role: Role::TokenizerExtra, max_size: SMALL },
+    KnownFile { name: "added_tokens.json", role: Role::TokenizerExtra, max_size: SMALL },
+    KnownFile { name: "merges.txt", role: Role::TokenizerExtra, max_size: VOCABULARY },
+    KnownFile { name: "tokenizer.json", role: Role::Tokenizer, max_size: VOCABULARY },
+    KnownFile { name: "vocab.txt", role: Role::Tokenizer, max_size: VOCABULARY },
+    KnownFile { name: "vocab.json", role: Role::Tokenizer, max_size: VOCABULARY },
+    KnownFile { name: "sentencepiece.bpe.model", role: Role::Tokenizer, max_size: VOCABULARY },
+    KnownFile { name: "spiece.model", role: Role::Tokenizer, max_size: VOCABULARY },
+    KnownFile { name: "spm.model", role: Role::Tokenizer, max_size: VOCABULARY },
+    KnownFile { name: "model.safetensors", role: Role::Weights(Format::Safetensors, Parts::One), max_size: u64::MAX },
+    KnownFile { name: "model.safetensors.index.json", role: Role::Weights(Format::Safetensors, Parts::Shards), max_size: SMALL },
+    KnownFile { name: "pytorch_model.bin", role: Role::Weights(Format::Torch, Parts::One), max_size: u64::MAX },
+    KnownFile { name: "pytorch_model.bin.index.json", role: Role::Weights(Format::Torch, Parts::Shards), max_size: SMALL },
+];
+
+impl KnownFile {
+    /// Those to read of a checkpoint that has the files for which `has` is true: of the weights only the best.
+    pub(crate) fn of(has: impl Fn(&str) -> bool) -> Vec<&'static KnownFile> {
+        let mut weights = false;
+        let mut is_first =
+            |file: &KnownFile| !matches!(file.role, Role::Weights(..)) || !std::mem::replace(&mut weights, true);
+        KNOWN.iter().filter(|file| has(file.name) && is_first(file)).collect()
+    }
+
+    /// The names of all files of a kind of role, best first.
+    pub(crate) fn names(is_meant: impl Fn(Role) -> bool) -> Vec<&'static str> {
+        KNOWN.iter().filter(|file| is_meant(file.role)).map(|file| file.name).collect()
+    }
+
+    /// What a checkpoint of `files` still lacks, each in words.
+    pub(crate) fn lacking(files: &[&KnownFile]) -> Vec<String> {
+        let mut lacking = Vec::new();
+        let has = |is_meant: fn(Role) -> bool| files.iter().any(|file| is_meant(file.role));
+        for is_meant in [|role| role == Role::Config, |role| role == Role::Tokenizer] as [fn(Role) -> bool; 2] {
+            if !has(is_meant) {
+                lacking.push(KnownFile::names(is_meant).join(" or "));
+            }
+        }
+        if !has(|role| matches!(role, Role::Weights(..))) {
+            let names = KnownFile::names(|role| matches!(role, Role::Weights(_, Parts::One))).join(" or ");
+            lacking.push(format!("weights that can be read: {names}"));
+        }
+        lacking
+    }
+
+    /// The name as a path.
+    pub(crate) fn path(&self) -> RepoPath {
+        RepoPath(self.name.to_string())
+    }
+
+    /// The file in `folder`, whole.
+    pub(crate) fn read(&self, folder: &Path) -> Result<Vec<u8>> {
+        let limit = usize::try_from(self.max_size).unwrap_or(usize::MAX);
+        Ok(CheckpointFile::Path(folder.join(self.name)).read(limit)?.into_owned())
+    }
+
+    /// Whether this is an index of weights.
+    pub(crate) fn is_index(&self) -> bool {
+        matches!(self.role, Role::Weights(_, Parts::Shards))
+    }
+}
+
+/// A file's path inside a repository or a checkpoint's folder, with `/` between its parts.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct RepoPath(String);
+
+impl fmt::Display for RepoPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl RepoPath {
+    /// `None` if joining `path` to a folder could name anything outside that folder on any system.
+    pub(crate) fn parse(path: &str) -> Option<RepoPath> {
+        let part_is_sound = |part: &str| !part.is_empty() && part != "." && part != ".." && part.len() <= 255;
+        let sound = path.len() <= 1024
+            && !path.chars().any(|c| c.is_control() || c == '\\' || c == ':')
+            && path.split('/').all(part_is_sound);
+        sound.then(|| RepoPath(path.to_string()))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The place of this file below `folder`.
+    pub(crate) fn below(&self, folder: &Path) -> PathBuf {
+        self.0.split('/').fold(folder.to_path_buf(), |path, part| path.join(part))
+    }
+}
+
+/// The files of the embedded model, as they lie in its folder.
 static BUILTIN: &[(&str, &[u8])] = &[
     ("config.json", include_bytes!("builtin/config.json")),
     ("tokenizer.json", include_bytes!("builtin/tokenizer.json")),
     ("tokenizer_config.json", include_bytes!("builtin/tokenizer_config.json")),
     ("model.safetensors", include_bytes!("builtin/model.safetensors")),
-];
-
-/// The files that a tokenizer is made of, the preferred first: one of these sets is enough.
-pub const TOKENIZER_FILES: [&[&str]; 6] = [
-    &["tokenizer.json"],
-    &["vocab.txt"],
-    &["vocab.json", "merges.txt"],
-    &["sentencepiece.bpe.model"],
-    &["spiece.model"],
-    &["spm.model"],
 ];
 
 /// Where a checkpoint's files are read from. Both kinds go through the same loading code.
@@ -100,8 +235,7 @@ impl CheckpointFile {
         Ok(Cow::Owned(bytes))
     }
 
-    /// Refuses, if `content` is that of the file, the stand-in for a large file in a repository cloned without
-    /// Git LFS.
+    /// Refuses content that is only the stand-in for a large file, as a repository cloned without Git LFS has it.
     pub(super) fn refuse_lfs_pointer(&self, content: &[u8]) -> Result<()> {
         ensure!(
             !content.starts_with(b"version https://git-lfs.github.com/spec/"),
@@ -138,6 +272,32 @@ mod tests {
         let path = folder.path().join("config.json");
         std::fs::write(&path, content).unwrap();
         Ok(CheckpointFile::Path(path).read(limit)?.into_owned())
+    }
+
+    #[test]
+    fn the_best_weights_are_read_alone() {
+        let weights = KnownFile::names(|role| matches!(role, Role::Weights(..)));
+        for from in 0..weights.len() {
+            let files = KnownFile::of(|name| weights[from..].contains(&name) || name == "vocab.txt");
+            let names: Vec<_> = files.iter().map(|file| file.name).collect();
+            assert_eq!(names, ["vocab.txt", weights[from]]);
+            assert_eq!(KnownFile::lacking(&files), ["config.json"]);
+        }
+        let lacking = KnownFile::lacking(&KnownFile::of(|name| name == "config.json"));
+        assert_eq!(
+            lacking,
+            ["tokenizer.json or vocab.txt", "weights that can be read: model.safetensors or pytorch_model.bin"]
+        );
+    }
+
+    #[test]
+    fn paths_of_files_stay_in_their_folder() {
+        for path in ["config.json", "onnx/model.onnx", "model-00001-of-00002.safetensors", "..x", "a..b"] {
+            assert!(RepoPath::parse(path).is_some(), "{path}");
+        }
+        for path in ["", "/etc/passwd", "../x", "a/../../x", "a//b", "a\\..\\b", "C:evil", "a\0b", ".", "a/.", "\n"] {
+            assert!(RepoPath::parse(path).is_none(), "{path:?}");
+        }
     }
 
     #[test]

@@ -46,7 +46,7 @@ impl CheckpointSpec {
     /// A sentence, if `model` is neither a path nor an id, or a revision is asked of what has none.
     pub fn parse(model: &str, revision: Option<&str>) -> Result<CheckpointSpec, String> {
         if model.is_empty() {
-            return Err("--model is empty: give a Hub id, a folder, or `builtin`".into());
+            return Err("the model's name is empty: give a Hub id, a folder, or `builtin`".into());
         }
         let spec = if model == BUILTIN {
             CheckpointSpec::Builtin
@@ -58,7 +58,7 @@ impl CheckpointSpec {
             CheckpointSpec::Hub { model_id: model.to_owned(), revision: revision.map(str::to_owned) }
         };
         if revision.is_some() && !matches!(spec, CheckpointSpec::Hub { .. }) {
-            return Err(format!("--revision is for checkpoints on the Hub, and {model} is not one"));
+            return Err(format!("a revision is for checkpoints on the Hub, and {model} is not one"));
         }
         Ok(spec)
     }
@@ -95,7 +95,7 @@ impl Checkpoint {
             CheckpointSpec::Folder(folder) => {
                 ensure!(
                     folder.is_dir(),
-                    "{} is not a folder: -m takes a folder with config.json, a tokenizer and weights, a Hub id, or `builtin`",
+                    "{} is not a folder: give a folder with config.json, a tokenizer and weights, a Hub id, or `builtin`",
                     folder.display()
                 );
                 (CheckpointFiles::Folder(folder.clone()), folder.display().to_string(), None)

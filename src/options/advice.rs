@@ -2,6 +2,7 @@
 //! knows options by name.
 
 use super::Incomplete;
+use crate::checkpoint::hub::{HubError, HubErrorKind};
 use crate::decision::DecisionError;
 use crate::evaluation::OtherFirstLabelId;
 use crate::output::file::ResumeError;
@@ -14,6 +15,9 @@ pub fn for_error(error: &anyhow::Error) -> Option<String> {
     if let Some(Incomplete { partial }) = error.downcast_ref() {
         return Some(unfinished(partial));
     }
+    if let Some(error) = error.downcast_ref() {
+        return of_hub(error);
+    }
     if let Some(OtherFirstLabelId { likely, .. }) = error.downcast_ref() {
         return Some(format!("try --first-label-id {likely}"));
     }
@@ -21,6 +25,15 @@ pub fn for_error(error: &anyhow::Error) -> Option<String> {
         return Some(of_decision(error).to_owned());
     }
     error.downcast_ref().and_then(of_fields).or_else(|| error.downcast_ref().map(of_resuming))
+}
+
+fn of_hub(error: &HubError) -> Option<String> {
+    let first = match error.kind {
+        HubErrorKind::Offline => "run once without --offline (and without HF_HUB_OFFLINE) to download it; ",
+        HubErrorKind::Unreachable => "",
+        HubErrorKind::NoSuchRevision | HubErrorKind::Refused => return None,
+    };
+    Some(format!("{first}without the Hub there is the embedded model, `-m builtin`, or a checkpoint in a local folder, `-m ./FOLDER`"))
 }
 
 fn of_fields(error: &FieldError) -> Option<String> {

@@ -53,9 +53,10 @@ impl Jsonl {
 
     /// The names under which these fields are written, each another one.
     fn output_names(&self, names: &[&str]) -> Vec<String> {
-        let asked = [(self.columns.text, "text"), (self.columns.filename, "file"), (self.columns.line_number, "line")];
-        let is_own =
-            |key: &str| OWN_KEYS.contains(&key) || asked.iter().any(|(is_asked, own)| *is_asked && *own == key);
+        let Columns { text, text_pair, filename, line_number, .. } = self.columns;
+        let asked = [(text, "text"), (text_pair, "text_pair"), (filename, "file"), (line_number, "line")];
+        let is_asked = |key: &str| asked.iter().any(|(is_asked, own)| *is_asked && *own == key);
+        let is_own = |key: &str| OWN_KEYS.contains(&key) || answer_keys(self.problem).contains(&key) || is_asked(key);
         let mut written: Vec<String> = Vec::with_capacity(names.len());
         for name in names {
             let name = input_name(name, names, is_own);

@@ -13,7 +13,7 @@ mod tokenizer_config;
 mod tokenizer_json;
 mod wordpiece;
 
-use crate::checkpoint::files::{CheckpointFiles, TOKENIZER_FILES};
+use crate::checkpoint::files::{CheckpointFiles, KnownFile, Role};
 use anyhow::{anyhow, bail, ensure, Context, Result};
 use long_text::Prefixes;
 use pipeline::Pipeline;
@@ -57,8 +57,7 @@ pub struct ModelInputs<'a> {
 
 /// The file from which the tokenizer of the checkpoint in `files` is made, if there is one.
 pub fn file_of(files: &CheckpointFiles) -> Option<&'static str> {
-    let names = TOKENIZER_FILES.iter().find(|names| names.iter().all(|name| files.find(name).is_some()));
-    names.map(|names| names[0])
+    KnownFile::names(|role| role == Role::Tokenizer).into_iter().find(|name| files.find(name).is_some())
 }
 
 /// A loaded tokenizer with the model's limit.

@@ -118,18 +118,19 @@ fn a_multi_label_checkpoint_gets_sigmoid_scores() {
 }
 
 #[test]
-fn vocabularies_with_holes_duplicates_or_too_many_pieces_are_errors() {
+fn vocabularies_with_too_many_pieces_are_errors_but_holes_and_duplicates_are_not() {
     let rewrite = |change: &dyn Fn(String) -> String| {
         classify_with(|folder| {
             let vocab = std::fs::read_to_string(folder.join("vocab.txt")).unwrap();
             std::fs::write(folder.join("vocab.txt"), change(vocab)).unwrap();
         })
-        .code_is(1)
     };
-    rewrite(&|vocab| vocab.replacen("a\n", "\n", 1)).tells(&["vocab.txt", "is empty"]);
-    rewrite(&|vocab| vocab + "peace\n").tells(&["vocab.txt", "peace", "twice"]);
-    rewrite(&|vocab| vocab + "more\npieces\n").tells(&["vocab_size", "do not belong together"]);
-    rewrite(&|vocab| vocab.replace("[SEP]", "[END]")).tells(&["vocab.txt", "[SEP]"]);
+    // transformers takes both: see `tokenization/vocab.rs`.
+    rewrite(&|vocab| vocab.replacen("a\n", "\n", 1)).success();
+    rewrite(&|vocab| vocab.replacen("a\n", "peace\n", 1)).success();
+    rewrite(&|vocab| vocab + "peace\n").code_is(1).tells(&["vocab_size"]);
+    rewrite(&|vocab| vocab + "more\npieces\n").code_is(1).tells(&["vocab_size", "do not belong together"]);
+    rewrite(&|vocab| vocab.replace("[SEP]", "[END]")).code_is(1).tells(&["vocab.txt", "[SEP]"]);
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! The real program against a Hub: the embedded model's files as a repository, fetched by processes that are
 //! many, that are killed, or that find nothing.
 
-use crate::harness::{agnews, builtin, Agnews};
+use crate::harness::{agnews, builtin, fixture, Agnews};
+use crate::hub_proxy::HubProxy;
 use crate::hub_server::{Fault, HubServer};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -123,7 +124,9 @@ fn without_a_hub_the_error_names_both_ways_on_and_no_secret() {
         .code_is(1)
         .tells(&["textattack/bert-base-uncased-ag-news", "http://127.0.0.1:9", "-m builtin", "-m ./FOLDER"])
         .hides("hf_secret");
-    agnews().args(["--offline", TEXT]).run().code_is(1).tells(&["not in the cache", "without --offline", "-m builtin"]);
+    let offline = ["not in the cache", "without --offline", "-m builtin", "-m ./FOLDER"];
+    agnews().args(["--offline", TEXT]).run().code_is(1).tells(&offline);
+    agnews().args(["--offline", "-v", TEXT]).run().code_is(1).tells(&offline);
     let (server, home) = (server(), tempfile::tempdir().unwrap());
     server.require_token("hf_right");
     call(&server, home.path())
@@ -161,4 +164,143 @@ fn a_full_disk_is_named() {
     let requests = server.requests();
     let range = requests.iter().find(|request| request.storage).unwrap().header("Range");
     assert_eq!(range, Some("bytes=4194304-"));
+}
+
+fn tls_server() -> HubServer {
+    let server = HubServer::start_tls();
+    server.commit(ID, "main", &embedded_model());
+    server
+}
+
+/// The authority that has signed the test server's certificate.
+fn authority() -> PathBuf {
+    fixture("hub/authority.pem")
+}
+
+#[test]
+fn a_hub_with_an_authority_of_its_own_is_trusted_if_the_user_says_so() {
+    let (server, home) = (tls_server(), tempfile::tempdir().unwrap());
+    call(&server, home.path())
+        .run()
+        .code_is(1)
+        .tells(&["the certificate of 127.0.0.1 is not trusted", "SSL_CERT_FILE"]);
+    assert_eq!(call(&server, home.path()).env("SSL_CERT_FILE", authority()).quiet_success(), expected());
+    assert!(server.requests().iter().any(|request| request.storage));
+}
+
+#[test]
+fn a_proxy_by_tls_leads_to_a_hub_by_tls() {
+    let (server, home, proxy) = (tls_server(), tempfile::tempdir().unwrap(), HubProxy::start(true));
+    proxy.rules.lock().unwrap().credentials = Some("user:p@ss");
+    let through = |password: &str| {
+        let url = format!("https://user:{password}@{}", proxy.authority());
+        call(&server, home.path()).env("SSL_CERT_FILE", authority()).env("HTTPS_PROXY", url)
+    };
+    through("wrong").run().code_is(1).tells(&["wants other credentials", "-m builtin"]).hides("wrong");
+    assert_eq!(through("p%40ss").quiet_success(), expected());
+    let asked = proxy.asked();
+    assert!(asked.iter().any(|target| target.starts_with("localhost:")), "the storage, too: {asked:?}");
+}
+
+#[test]
+fn an_endpoint_that_redirects_to_the_hub_keeps_private_models_readable() {
+    let (server, proxy) = (tls_server(), HubProxy::start(false));
+    server.require_token("hf_secret");
+    for host in ["huggingface.co", "storage.test"] {
+        proxy.route(&format!("{host}:443"), server.address);
+    }
+    let through = |moved_to: &str, home: &Path| {
+        let endpoint = HubServer::start();
+        endpoint.fault("", usize::MAX, Fault::Moved(moved_to.to_string()));
+        call(&endpoint, home)
+            .env("HF_TOKEN", "hf_secret")
+            .env("SSL_CERT_FILE", authority())
+            .env("HTTPS_PROXY", format!("http://{}", proxy.authority()))
+    };
+    let home = tempfile::tempdir().unwrap();
+    assert_eq!(through("https://huggingface.co", home.path()).quiet_success(), expected());
+    let with_token = |request: &crate::hub_server::Request| request.header("Authorization").is_some();
+    assert!(server.requests().iter().all(|request| with_token(request) != request.storage));
+    // Any other host does not get the token, nor does the Hub's name without TLS.
+    server.forget_requests();
+    let home = tempfile::tempdir().unwrap();
+    through("https://storage.test", home.path()).run().code_is(1).tells(&["storage.test, to which the Hub at"]);
+    assert_eq!(server.requests().len(), 1);
+    assert!(!server.requests().iter().any(with_token));
+    let plain = HubServer::start();
+    proxy.route("huggingface.co:80", plain.address);
+    let http_proxy = format!("http://{}", proxy.authority());
+    through("http://huggingface.co", home.path())
+        .env("HTTP_PROXY", http_proxy)
+        .env("NO_PROXY", "127.0.0.1")
+        .run()
+        .code_is(1);
+    assert_eq!(plain.requests().len(), 1);
+    assert!(!plain.requests().iter().any(with_token));
+}
+
+/// A library that lets a function of the C library fail with this error number in programs that preload it: a file
+/// system that lacks something, without a file system.
+#[cfg(target_os = "linux")]
+fn failing(folder: &Path, function: &str, parameters: &str, errno: i32) -> PathBuf {
+    let (source, library) = (folder.join(format!("{function}.rs")), folder.join(format!("{function}.so")));
+    let code = format!(
+        "extern \"C\" {{ fn __errno_location() -> *mut i32; }}\n\
+         #[no_mangle] pub unsafe extern \"C\" fn {function}({parameters}) -> i32 {{ *__errno_location() = {errno}; -1 }}"
+    );
+    fs::write(&source, code).unwrap();
+    let compiler = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let status =
+        std::process::Command::new(compiler).args(["--crate-type", "cdylib", "-o"]).args([&library, &source]).status();
+    assert!(status.unwrap().success());
+    library
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn on_a_file_system_without_locks_many_processes_and_kills_do_no_harm() {
+    let (server, home) = (server(), tempfile::tempdir().unwrap());
+    let shims = tempfile::tempdir().unwrap();
+    let no_locks = failing(shims.path(), "flock", "_: i32, _: i32", 37);
+    server.storage_fault(usize::MAX, Fault::Slow(1 << 18, Duration::from_millis(5)));
+    let mut children: Vec<_> = (0..8)
+        .map(|_| {
+            let (mut command, kept) = call(&server, home.path()).env("LD_PRELOAD", &no_locks).into_command();
+            (command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap(), kept)
+        })
+        .collect();
+    std::thread::sleep(Duration::from_millis(150));
+    for (child, _kept) in &mut children[..4] {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    for (child, _kept) in children.drain(..).skip(4) {
+        let output = child.wait_with_output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{stderr}");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), expected(), "{stderr}");
+    }
+    assert_eq!(call(&server, home.path()).arg("--offline").quiet_success(), expected());
+    let verified = agnews().env("HF_HOME", home.path()).args(["-m", ID, "--offline", "--download"]);
+    verified.run().success().tells(&["4 files", "verified"]);
+    let storage = server.requests().iter().filter(|request| request.storage).count();
+    assert!(storage > 1, "nobody was kept out: {storage}");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn on_a_file_system_without_links_the_files_themselves_are_there() {
+    let (server, home) = (server(), tempfile::tempdir().unwrap());
+    let shims = tempfile::tempdir().unwrap();
+    let parameters = "_: *const u8, _: *const u8";
+    let no_links = failing(shims.path(), "symlink", parameters, 1);
+    assert_eq!(call(&server, home.path()).env("LD_PRELOAD", &no_links).quiet_success(), expected());
+    assert_eq!(call(&server, home.path()).arg("--offline").quiet_success(), expected());
+    let blobs = home.path().join("hub/models--org--small/blobs");
+    assert_eq!(fs::read_dir(blobs).unwrap().count(), 0, "moved, as Python's client does");
+    // Another error is no lack of links: nothing is moved away.
+    let home = tempfile::tempdir().unwrap();
+    let full = failing(shims.path(), "symlink", parameters, 28);
+    call(&server, home.path()).env("LD_PRELOAD", &full).run().code_is(1).tells(&["the disk that holds", "is full"]);
+    assert_eq!(fs::read_dir(home.path().join("hub/models--org--small/blobs")).unwrap().count(), 1);
 }

@@ -3,13 +3,14 @@
 //! It has two listeners. The endpoint answers for the API and for `resolve`: small files by a relative
 //! redirect (307) to `/api/resolve-cache/…`, large ones by a redirect (302) to the storage, which is the
 //! other listener and known by another host name (`localhost` rather than `127.0.0.1`). Both keep
-//! connections open, serve ranges, and note every request.
+//! connections open, serve ranges, and note every request; both can be reached by TLS, with a certificate of the tests'
+//! own authority.
 
 use ring::digest;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 /// From this size on a file counts as large, and weights do at any size.
@@ -32,6 +33,10 @@ pub(crate) enum Fault {
     Slow(usize, Duration),
     /// An error status, with the Hub's `X-Error-Code` where it is not empty.
     Status(u16, &'static str),
+    /// An error status with this header.
+    Refuse(u16, &'static str, String),
+    /// A redirect to the same target below this address.
+    Moved(String),
     /// A redirect to the very same address.
     Loop,
     /// A page of HTML with status 200, as a captive portal sends it.
@@ -78,33 +83,73 @@ struct State {
     requests: Vec<Request>,
     /// The token without which every repository is hidden.
     token: Option<String>,
+    /// Without a token repositories are not hidden after all; a wrong one is refused all the same, as the Hub does.
+    is_public: bool,
     /// The listing has names only, as a mirror may give it.
     bare_listing: bool,
     /// Etags and listings that replace the true ones, by file name.
     etags: BTreeMap<String, String>,
+    /// Sizes that replace the true ones in listings, by file name.
+    sizes: BTreeMap<String, u64>,
     /// More names in every listing.
     extra_names: Vec<String>,
     storage: String,
 }
 
+/// A connection, by TLS or not.
+pub(crate) trait Stream: Read + Write + Send {
+    fn set_read_timeout(&self, limit: Duration);
+}
+
+impl Stream for TcpStream {
+    fn set_read_timeout(&self, limit: Duration) {
+        TcpStream::set_read_timeout(self, Some(limit)).unwrap();
+    }
+}
+
+impl Stream for rustls::StreamOwned<rustls::ServerConnection, TcpStream> {
+    fn set_read_timeout(&self, limit: Duration) {
+        TcpStream::set_read_timeout(&self.sock, Some(limit)).unwrap();
+    }
+}
+
+/// The server's side of TLS, with the certificate in `fixtures/hub`.
+pub(crate) fn accept_tls(stream: TcpStream) -> Box<dyn Stream> {
+    use rustls::pki_types::{pem::PemObject, CertificateDer, PrivateKeyDer};
+    static CONFIG: OnceLock<Arc<rustls::ServerConfig>> = OnceLock::new();
+    let config = CONFIG.get_or_init(|| {
+        let certificate = CertificateDer::from_pem_slice(include_bytes!("../fixtures/hub/server.pem")).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(include_bytes!("../fixtures/hub/server.key")).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        Arc::new(builder.unwrap().with_no_client_auth().with_single_cert(vec![certificate], key).unwrap())
+    });
+    Box::new(rustls::StreamOwned::new(rustls::ServerConnection::new(config.clone()).unwrap(), stream))
+}
+
 /// The running server. Its threads end with the test's process.
 #[derive(Clone)]
 pub(crate) struct HubServer {
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
+    scheme: &'static str,
     state: Arc<Mutex<State>>,
 }
 
 impl HubServer {
     pub(crate) fn start() -> HubServer {
-        HubServer::start_at("127.0.0.1:0")
+        HubServer::start_by("http")
     }
 
-    pub(crate) fn start_at(address: &str) -> HubServer {
-        let endpoint = TcpListener::bind(address).unwrap();
+    pub(crate) fn start_tls() -> HubServer {
+        HubServer::start_by("https")
+    }
+
+    fn start_by(scheme: &'static str) -> HubServer {
+        let endpoint = TcpListener::bind("127.0.0.1:0").unwrap();
         let storage = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = endpoint.local_addr().unwrap();
         let state = Arc::new(Mutex::new(State {
-            storage: format!("http://localhost:{}", storage.local_addr().unwrap().port()),
+            storage: format!("{scheme}://localhost:{}", storage.local_addr().unwrap().port()),
             ..State::default()
         }));
         for (listener, is_storage) in [(endpoint, false), (storage, true)] {
@@ -112,16 +157,20 @@ impl HubServer {
             std::thread::spawn(move || {
                 for stream in listener.incoming().flatten() {
                     let state = state.clone();
-                    std::thread::spawn(move || serve(stream, &state, is_storage));
+                    std::thread::spawn(move || {
+                        let stream: Box<dyn Stream> =
+                            if scheme == "https" { accept_tls(stream) } else { Box::new(stream) };
+                        serve(stream, &state, is_storage)
+                    });
                 }
             });
         }
-        HubServer { address, state }
+        HubServer { address, scheme, state }
     }
 
     /// The value for `HF_ENDPOINT`.
     pub(crate) fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
     }
 
     /// Adds a commit with these files to a repository, lets `revision` stand for it, and returns its hash.
@@ -166,6 +215,12 @@ impl HubServer {
         self.state.lock().unwrap().token = Some(token.to_string());
     }
 
+    /// From now on a token other than this is refused; without one all can be read.
+    pub(crate) fn refuse_other_tokens(&self, token: &str) {
+        self.require_token(token);
+        self.state.lock().unwrap().is_public = true;
+    }
+
     /// Listings name the files and say no more of them.
     pub(crate) fn list_names_only(&self) {
         self.state.lock().unwrap().bare_listing = true;
@@ -174,6 +229,11 @@ impl HubServer {
     /// The etag of every file called `name` is this text.
     pub(crate) fn set_etag(&self, name: &str, etag: &str) {
         self.state.lock().unwrap().etags.insert(name.to_string(), etag.to_string());
+    }
+
+    /// Listings give this size for every file called `name`.
+    pub(crate) fn set_size(&self, name: &str, size: u64) {
+        self.state.lock().unwrap().sizes.insert(name.to_string(), size);
     }
 
     /// Listings name this file, too.
@@ -192,10 +252,10 @@ impl HubServer {
 }
 
 /// Answers the requests of one connection.
-fn serve(stream: TcpStream, state: &Mutex<State>, storage: bool) {
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
-    let mut stream = stream;
+fn serve(stream: Box<dyn Stream>, state: &Mutex<State>, storage: bool) {
+    let mut reader = BufReader::new(stream);
     while let Some(mut request) = read_request(&mut reader, storage) {
+        let stream = reader.get_mut();
         let (answer, fault) = {
             let mut state = state.lock().unwrap();
             state.requests.push(request.clone());
@@ -206,28 +266,23 @@ fn serve(stream: TcpStream, state: &Mutex<State>, storage: bool) {
             (state.answer(&request), fault)
         };
         let answer = match fault {
-            Some(fault) => match misbehave(&mut stream, &request, answer, fault) {
+            Some(fault) => match misbehave(stream, &request, answer, fault) {
                 Some(answer) => answer,
                 None => return,
             },
             None => answer,
         };
-        if send(&mut stream, &request, &answer).is_err() {
+        if send(stream, &request, &answer).is_err() {
             return;
         }
     }
 }
 
-fn read_request(reader: &mut BufReader<TcpStream>, storage: bool) -> Option<Request> {
+fn read_request(reader: &mut BufReader<Box<dyn Stream>>, storage: bool) -> Option<Request> {
     let mut line = String::new();
     reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
     let mut words = line.split_whitespace();
     let (method, target) = (words.next()?.to_string(), words.next()?.to_string());
-    // A request to a proxy, or through one, may name the host, too.
-    let target = match target.split_once("://").and_then(|(_, rest)| rest.split_once('/')) {
-        Some((_, path)) if target.starts_with("http") => format!("/{path}"),
-        _ => target,
-    };
     let mut headers = BTreeMap::new();
     loop {
         let mut line = String::new();
@@ -285,6 +340,7 @@ impl State {
         if let Some(token) = &self.token {
             match request.header("Authorization") {
                 Some(header) if header == format!("Bearer {token}") => {}
+                None if self.is_public => {}
                 Some(_) => {
                     return Answer::new(401, "").with("X-Error-Message", "Invalid credentials in Authorization header");
                 }
@@ -334,7 +390,8 @@ impl State {
             .map(|(name, content)| {
                 let mut sibling = serde_json::json!({ "rfilename": name });
                 if !self.bare_listing {
-                    sibling["size"] = content.len().into();
+                    let size = self.sizes.get(name).copied().unwrap_or(content.len() as u64);
+                    sibling["size"] = size.into();
                     sibling["blobId"] = git_blob(content).into();
                     if is_large(name, content) {
                         sibling["lfs"] = serde_json::json!(
@@ -458,7 +515,7 @@ fn ranged(request: &Request, content: &[u8]) -> Answer {
 }
 
 /// Carries out a fault. `None` where the connection is to be closed; else what to send after all.
-fn misbehave(stream: &mut TcpStream, request: &Request, mut answer: Answer, fault: Fault) -> Option<Answer> {
+fn misbehave(stream: &mut Box<dyn Stream>, request: &Request, mut answer: Answer, fault: Fault) -> Option<Answer> {
     match fault {
         Fault::Cut(bytes) | Fault::Stall(bytes, _) => {
             let head = head(&answer);
@@ -490,6 +547,8 @@ fn misbehave(stream: &mut TcpStream, request: &Request, mut answer: Answer, faul
             None
         }
         Fault::Status(status, code) => Some(Answer::error(status, code)),
+        Fault::Refuse(status, name, value) => Some(Answer::error(status, "").with(name, value)),
+        Fault::Moved(address) => Some(Answer::new(308, "").with("Location", format!("{address}{}", request.target))),
         Fault::Loop => Some(Answer::new(307, "").with("Location", request.target.clone())),
         Fault::Portal => Some(
             Answer::new(200, "<html>Please accept the terms of this Wi-Fi</html>").with("Content-Type", "text/html"),
@@ -497,7 +556,7 @@ fn misbehave(stream: &mut TcpStream, request: &Request, mut answer: Answer, faul
     }
 }
 
-fn send(stream: &mut TcpStream, request: &Request, answer: &Answer) -> std::io::Result<()> {
+fn send(stream: &mut Box<dyn Stream>, request: &Request, answer: &Answer) -> std::io::Result<()> {
     stream.write_all(head(answer).as_bytes())?;
     if request.method != "HEAD" {
         stream.write_all(&answer.body)?;
@@ -558,6 +617,9 @@ fn serves_until_standard_input_ends() {
     for revision in ["main", "refs/pr/1"] {
         server.commit("org/small", revision, &crate::hub_program::embedded_model());
     }
+    // More than a checkpoint needs, and so more than Python is asked for.
+    let wide = [&crate::hub_program::embedded_model()[..], &[("vocab.txt", b"[PAD]\n")]].concat();
+    server.commit("org/small", "wide", &wide);
     writeln!(std::io::stdout(), "\nendpoint {}", server.endpoint()).unwrap();
     std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
 }

@@ -10,6 +10,7 @@ mod harness;
 mod hostile;
 mod hub;
 mod hub_program;
+mod hub_proxy;
 mod hub_server;
 mod output_file;
 mod pipes;

@@ -98,8 +98,8 @@ fn a_local_folder_is_a_checkpoint() {
 
 #[test]
 fn what_does_not_fit_the_checkpoint_is_an_error_with_the_reason() {
-    builtin().args(["--labels", "a,b", SPORTS]).run().code_is(1).tells(&["--labels names 2", "has 4"]);
-    builtin().args(["--max-length", "513", SPORTS]).run().code_is(1).tells(&["--max-length 513", "512"]);
+    builtin().args(["--labels", "a,b", SPORTS]).run().code_is(1).tells(&["2 label names", "has 4"]);
+    builtin().args(["--max-length", "513", SPORTS]).run().code_is(1).tells(&["513 tokens", "512"]);
     builtin().args(["--max-length", "2", SPORTS]).run().code_is(1).tells(&["no room for text"]);
     agnews().args(["-m", "./nowhere", SPORTS]).run().code_is(1).tells(&["./nowhere"]).prints("");
 }

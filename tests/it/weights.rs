@@ -136,6 +136,18 @@ fn shards_give_the_same_tensors() {
 }
 
 #[test]
+fn shards_can_lie_in_a_folder_below() {
+    let folder = sharded("model", "safetensors");
+    fs::create_dir(folder.path().join("parts")).unwrap();
+    for shard in ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"] {
+        fs::rename(folder.path().join(shard), folder.path().join("parts").join(shard)).unwrap();
+    }
+    let index = index("parts/model", "safetensors");
+    let folder = folder.write("model.safetensors.index.json", index);
+    assert_eq!(load(&folder.open().unwrap()).unwrap(), expected("expected.safetensors"));
+}
+
+#[test]
 fn shards_that_are_missing_or_incomplete_are_named() {
     let folder = sharded("model", "safetensors");
     fs::remove_file(folder.path().join("model-00002-of-00002.safetensors")).unwrap();
@@ -212,7 +224,7 @@ fn two_names_of_one_tensor_are_refused() {
 #[test]
 fn what_is_no_state_dict_is_refused_by_name() {
     for (source, expected) in [
-        ("refused-compressed.bin", "is compressed (method 8)"),
+        ("refused-compressed.bin", "it is compressed (CompressionMethod::DEFLATE)"),
         (
             "refused-whole-model.bin",
             "it refers to torch.nn.modules.linear.Linear, which a checkpoint of tensors does not",

@@ -3,7 +3,7 @@
 //! ```text
 //! models--ORGANIZATION--NAME/
 //!     blobs/HASH                 contents, each published whole by a rename
-//!     blobs/HASH.incomplete      a content that is still arriving; never read as a checkpoint
+//!     blobs/HASH.RANDOM.incomplete   a content that is still arriving; never read as a checkpoint
 //!     snapshots/COMMIT/FILE      symbolic links to ../../blobs/HASH
 //!     refs/REVISION              the commit that a branch, a tag or a pull request stood at
 //!     .no_exist/COMMIT/FILE      an empty file: the commit is known to have no such file
@@ -12,39 +12,43 @@
 //! ```
 
 use super::error::disk_error;
-use super::names::{BlobId, Commit, ModelId, RepoPath, Revision};
+use super::names::{BlobId, Commit, ModelId, Revision};
 use super::DownloadProgress;
+use crate::checkpoint::files::RepoPath;
 use anyhow::{Context, Result};
 use hf_hub::Repo;
+use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How long another process may hold a lock before the user is told why nothing happens.
 const SILENT_WAIT: Duration = Duration::from_secs(1);
-
+/// How often a lock that another process holds is tried.
+const LOCK_POLL: Duration = Duration::from_millis(20);
 /// The cache's folder of one model.
 #[derive(Debug)]
 pub(super) struct RepoCache {
-    folder: PathBuf,
+    pub(super) folder: PathBuf,
     locks: PathBuf,
+    /// Whether a snapshot's files are links to the blobs.
+    links: bool,
 }
 
-/// Held while one blob is downloaded; the file system gives it up when the process dies.
+/// The content of a blob that is arriving, in a file that no other process writes to: its name is random, and it is
+/// locked itself, because the blob's lock is lost if somebody clears the folder of locks.
 #[derive(Debug)]
-pub(super) struct BlobLock {
-    _file: File,
+pub(super) struct Staged {
+    pub(super) path: PathBuf,
+    pub(super) file: File,
 }
 
 impl RepoCache {
-    pub(super) fn new(cache_dir: &Path, model_id: &ModelId) -> RepoCache {
+    pub(super) fn new(cache_dir: &Path, links: bool, model_id: &ModelId) -> RepoCache {
         let name = Repo::model(model_id.as_str().to_string()).folder_name();
-        RepoCache { folder: cache_dir.join(&name), locks: cache_dir.join(".locks").join(name) }
-    }
-
-    pub(super) fn folder(&self) -> &Path {
-        &self.folder
+        RepoCache { folder: cache_dir.join(&name), locks: cache_dir.join(".locks").join(name), links }
     }
 
     /// The commit that `revision` is known to stand for.
@@ -64,117 +68,136 @@ impl RepoCache {
         self.folder.join("blobs").join(blob.as_str())
     }
 
-    pub(super) fn staged(&self, blob: &BlobId) -> PathBuf {
-        self.folder.join("blobs").join(format!("{}.incomplete", blob.as_str()))
+    /// A path in this folder that nothing has and nobody can foresee, for what takes its name when it is whole. Process
+    /// ids would repeat: in containers every process is the first.
+    fn temporary(&self) -> PathBuf {
+        self.folder.join(format!(".{}.tmp", random()))
+    }
+
+    fn no_exist(&self, commit: &Commit, file: &str) -> PathBuf {
+        self.folder.join(".no_exist").join(commit.as_str()).join(file)
     }
 
     /// Whether Python or we have noted that `commit` has no `file`.
-    pub(super) fn is_known_missing(&self, commit: &Commit, file: &RepoPath) -> bool {
-        file.below(&self.folder.join(".no_exist").join(commit.as_str())).is_file()
+    pub(super) fn is_known_missing(&self, commit: &Commit, file: &str) -> bool {
+        self.no_exist(commit, file).is_file()
     }
 
     /// Notes that `commit` has no `file`. It is a note, so a cache that cannot be written is no error.
-    pub(super) fn note_missing(&self, commit: &Commit, file: &RepoPath) {
-        let path = file.below(&self.folder.join(".no_exist").join(commit.as_str()));
+    pub(super) fn note_missing(&self, commit: &Commit, file: &str) {
+        let path = self.no_exist(commit, file);
         if !path.is_file() {
             let _ = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| File::create(&path));
         }
     }
 
-    /// The files of `commit` and their sizes in bytes, where Python has stored the listing.
-    pub(super) fn tree(&self, commit: &Commit) -> Option<Vec<(RepoPath, u64)>> {
-        #[derive(serde::Deserialize)]
-        struct Tree {
-            format_version: u64,
-            files: std::collections::BTreeMap<String, TreeEntry>,
-        }
-        #[derive(serde::Deserialize)]
-        struct TreeEntry {
-            size: u64,
-            lfs_size: Option<u64>,
-        }
+    /// All files of `commit` and their sizes in bytes, if Python has stored the listing.
+    pub(super) fn tree(&self, commit: &Commit) -> Option<BTreeMap<RepoPath, u64>> {
         let path = self.folder.join("trees").join(format!("{}.json", commit.as_str()));
-        let tree: Tree = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
-        let entry =
-            |(path, entry): (String, TreeEntry)| Some((RepoPath::parse(&path)?, entry.lfs_size.unwrap_or(entry.size)));
-        (tree.format_version == 1).then(|| tree.files.into_iter().filter_map(entry).collect())
+        let tree: serde_json::Value = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+        let files = tree["files"].as_object().filter(|_| tree["format_version"] == 1)?;
+        let size = |entry: &serde_json::Value| entry["lfs_size"].as_u64().or(entry["size"].as_u64());
+        Some(files.iter().filter_map(|(path, entry)| Some((RepoPath::parse(path)?, size(entry)?))).collect())
     }
 
-    /// Waits until no other process, Python's client included, downloads `blob`.
-    pub(super) fn lock(&self, blob: &BlobId, file: &RepoPath, progress: &dyn DownloadProgress) -> Result<BlobLock> {
+    /// Waits until no other process, Python's client included, downloads `blob`. What is returned keeps the others out
+    /// until it is dropped or the process dies; a file system without locks gives nothing.
+    pub(super) fn lock(&self, blob: &BlobId, file: &RepoPath, progress: &dyn DownloadProgress) -> Result<Option<File>> {
         let path = self.locks.join(format!("{}.lock", blob.as_str()));
         let fault = |error| disk_error(error, "create a lock for the download", &path);
         fs::create_dir_all(&self.locks).map_err(|error| disk_error(error, "create the cache's folder", &self.locks))?;
-        let lock = File::options().create(true).truncate(false).write(true).open(&path).map_err(fault)?;
         let started = Instant::now();
+        let mut told = false;
         loop {
+            // Opened anew each time: somebody may have deleted the file, and a lock on it keeps nobody out.
+            let lock = match open_lock(&path) {
+                // Deleted between two looks at it.
+                Err(error) if error.kind() == ErrorKind::NotFound && started.elapsed() < SILENT_WAIT => continue,
+                opened => opened.map_err(fault)?,
+            };
             match lock.try_lock() {
-                Ok(()) => break,
+                Ok(()) if is_unlinked(&lock) => {}
+                Ok(()) => return Ok(Some(lock)),
                 // Some network file systems know no locks. The hash still decides what is published.
-                Err(TryLockError::Error(error)) if is_unsupported(&error) => break,
+                Err(TryLockError::Error(error)) if is_unsupported(&error) => return Ok(None),
                 Err(TryLockError::Error(error)) => return Err(fault(error)),
-                Err(TryLockError::WouldBlock) if started.elapsed() < SILENT_WAIT => {
-                    std::thread::sleep(Duration::from_millis(20));
-                }
                 Err(TryLockError::WouldBlock) => {
-                    progress.message(&format!("waiting for another process that downloads {file}"));
-                    lock.lock().map_err(fault)?;
-                    break;
+                    if !told && started.elapsed() >= SILENT_WAIT {
+                        progress.message(&format!("waiting for another process that downloads {file}"));
+                        told = true;
+                    }
+                    std::thread::sleep(LOCK_POLL);
                 }
             }
         }
-        Ok(BlobLock { _file: lock })
     }
 
-    /// Creates the folder in which `blob` will gather and stay.
-    pub(super) fn make_room(&self, blob: &BlobId) -> Result<()> {
-        let path = self.blob(blob);
-        let folder = path.parent().unwrap_or(&self.folder);
-        fs::create_dir_all(folder).map_err(|error| disk_error(error, "create the cache's folder", &path))
+    /// A file for the content of `blob`: one that a process which is gone has left, or a new one.
+    pub(super) fn stage(&self, blob: &BlobId) -> Result<Staged> {
+        let folder = self.folder.join("blobs");
+        let fault = |error| disk_error(error, "create the cache's folder", &folder);
+        fs::create_dir_all(&folder).map_err(fault)?;
+        let entries = fs::read_dir(&folder).map_err(fault)?.flatten();
+        let mut free = entries
+            .filter(|entry| entry.file_name().to_str().is_some_and(|name| is_staged_name(name, blob)))
+            .filter_map(|entry| Staged::take_up(entry.path()));
+        if let Some(staged) = free.next() {
+            free.try_for_each(|other| self.discard(&other.path))?;
+            return Ok(staged);
+        }
+        loop {
+            let path = folder.join(format!("{}.{}.incomplete", blob.as_str(), random()));
+            let file = File::options().create_new(true).read(true).write(true).open(&path);
+            let file = file.map_err(|error| disk_error(error, "store a download", &path))?;
+            // Another process may have taken it up before it was locked; a file system without locks locks nothing.
+            if !matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
+                return Ok(Staged { path, file });
+            }
+        }
     }
 
     /// Makes the staged content of `blob`, which has been verified, a whole one, once and for all.
-    pub(super) fn publish(&self, blob: &BlobId) -> Result<()> {
-        let staged = self.staged(blob);
-        let publish = || {
-            // The bytes first: after a power cut a name must not stand for bytes that were never written.
-            File::options().write(true).open(&staged)?.sync_all()?;
-            fs::rename(&staged, self.blob(blob))
-        };
-        publish().map_err(|error| disk_error(error, "store a downloaded file", &staged))
+    pub(super) fn publish(&self, blob: &BlobId, staged: &Staged) -> Result<()> {
+        // The bytes first: after a power cut a name must not stand for bytes that were never written.
+        let outcome = staged.file.sync_all().and_then(|()| fs::rename(&staged.path, self.blob(blob)));
+        outcome.map_err(|error| disk_error(error, "store a downloaded file", &staged.path))
     }
 
-    /// Lets `file` of `commit` show the content of `blob`.
-    pub(super) fn link(&self, commit: &Commit, file: &RepoPath, blob: &BlobId) -> Result<()> {
+    /// Lets `file` of `commit` show the content of `blob`. A system without links has the content itself there, as
+    /// with Python's client: moved, if no other snapshot can have it yet (`is_new`), else copied.
+    pub(super) fn link(&self, commit: &Commit, file: &RepoPath, blob: &BlobId, is_new: bool) -> Result<()> {
         let pointer = file.below(&self.snapshot(commit));
-        let fault = |error| disk_error(error, "store a downloaded file", &pointer);
-        if let Some(folder) = pointer.parent() {
-            fs::create_dir_all(folder).map_err(fault)?;
-        }
-        let mut target = PathBuf::from("../".repeat(file.depth() + 2));
-        target.push("blobs");
-        target.push(blob.as_str());
-        let staged = pointer.with_file_name(format!(".{}.{}", blob.as_str(), std::process::id()));
-        match symlink(&target, &staged) {
-            Ok(()) => fs::rename(&staged, &pointer).map_err(fault),
-            // Where the system knows no links the content itself moves there, as with Python's client.
-            Err(_) => fs::rename(self.blob(blob), &pointer).map_err(fault),
-        }
+        let show = || {
+            if let Some(folder) = pointer.parent() {
+                fs::create_dir_all(folder)?;
+            }
+            let mut target = PathBuf::from("../".repeat(file.as_str().matches('/').count() + 2));
+            target.push("blobs");
+            target.push(blob.as_str());
+            let staged = self.temporary();
+            let linked = if self.links { symlink(&target, &staged) } else { Err(ErrorKind::Unsupported.into()) };
+            match linked {
+                Ok(()) => fs::rename(&staged, &pointer),
+                Err(error) if !is_unsupported(&error) => Err(error),
+                Err(_) if is_new => fs::rename(self.blob(blob), &pointer),
+                Err(_) => fs::copy(self.blob(blob), &staged).and_then(|_| fs::rename(&staged, &pointer)),
+            }
+        };
+        show().map_err(|error| disk_error(error, "store a downloaded file", &pointer))
     }
 
     /// Notes that `revision` stands for `commit`.
     ///
     /// # Errors
-    /// Where the note cannot be written, except in a cache that is read-only: its files are there all the same.
+    /// If the note cannot be written, except in a cache that is read-only: its files are there all the same.
     pub(super) fn write_reference(&self, revision: &Revision, commit: &Commit) -> Result<()> {
         if revision.as_str() == commit.as_str() || self.commit_of(revision).as_ref() == Some(commit) {
             return Ok(());
         }
         let reference = self.reference(revision);
         let write = || {
-            let folder = reference.parent().unwrap_or(&self.folder);
-            fs::create_dir_all(folder)?;
-            let staged = folder.join(format!(".{}.{}.tmp", commit.as_str(), std::process::id()));
+            fs::create_dir_all(reference.parent().unwrap_or(&self.folder))?;
+            let staged = self.temporary();
             fs::write(&staged, commit.as_str())?;
             fs::rename(&staged, &reference)
         };
@@ -186,20 +209,86 @@ impl RepoCache {
         }
     }
 
-    /// Deletes `path` where it is a file that must not be used.
+    /// Deletes `path` if it is there: it must not be used.
     pub(super) fn discard(&self, path: &Path) -> Result<()> {
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(error).with_context(|| format!("cannot delete the damaged file {}", path.display()))
-            }
-            _ => Ok(()),
-        }
+        let removed = fs::remove_file(path).or_else(|e| if e.kind() == ErrorKind::NotFound { Ok(()) } else { Err(e) });
+        removed.with_context(|| format!("cannot delete {}", path.display()))
     }
 }
 
-/// Whether the file system has no locks: `ENOLCK`, `ENOSYS` and `EOPNOTSUPP` by their numbers on Linux and macOS.
+impl Staged {
+    /// What a process has left that is gone; `None` if one may still write to it, or it is no plain file of its own: a
+    /// link could lead our bytes anywhere.
+    fn take_up(path: PathBuf) -> Option<Staged> {
+        let named = fs::symlink_metadata(&path).ok().filter(|named| named.is_file())?;
+        let file = File::options().read(true).write(true).open(&path).ok()?;
+        let opened = file.metadata().ok()?;
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt;
+            let is_same = (named.dev(), named.ino()) == (opened.dev(), opened.ino());
+            if !is_same || opened.nlink() != 1 {
+                return None;
+            }
+        }
+        // Without locks nobody can tell; it stays then.
+        file.try_lock().is_ok().then_some(Staged { path, file })
+    }
+}
+
+/// Whether `name` is of a file that [`RepoCache::stage`] makes for `blob`. Python's have other random parts: it would
+/// not notice that we write to one.
+fn is_staged_name(name: &str, blob: &BlobId) -> bool {
+    let random = name.strip_prefix(blob.as_str()).and_then(|rest| rest.strip_prefix('.')?.strip_suffix(".incomplete"));
+    random.is_some_and(|random| random.len() == 16 && random.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+/// 16 hexadecimal digits, others each time.
+fn random() -> String {
+    // Its key is drawn from the system's random numbers, and another each time.
+    format!("{:016x}", RandomState::new().hash_one(std::process::id()))
+}
+
+/// Opens a lock's file, which all who share the cache may lock. To lock it, reading is enough.
+fn open_lock(path: &Path) -> io::Result<File> {
+    match File::options().create_new(true).write(true).open(path) {
+        Ok(file) => {
+            #[cfg(unix)]
+            {
+                use std::os::unix::fs::PermissionsExt;
+                let _ = file.set_permissions(fs::Permissions::from_mode(0o664));
+            }
+            Ok(file)
+        }
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => match File::options().write(true).open(path) {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => File::open(path),
+            opened => opened,
+        },
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether no name leads to an open file any more.
+fn is_unlinked(file: &File) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        file.metadata().is_ok_and(|metadata| metadata.nlink() == 0)
+    }
+    #[cfg(not(unix))]
+    {
+        // An open file cannot be deleted there.
+        let _ = file;
+        false
+    }
+}
+
+/// Whether the file system has no such thing as locks or links: `ENOLCK`, `ENOSYS`, `ENOTSUP` and `EOPNOTSUPP` by their
+/// numbers on Linux and macOS, `EPERM` for links on FAT and its kin, and on Windows the lack of a privilege for them.
 fn is_unsupported(error: &io::Error) -> bool {
-    error.kind() == ErrorKind::Unsupported || cfg!(unix) && matches!(error.raw_os_error(), Some(37 | 38 | 77 | 78 | 95))
+    let is_known =
+        |code| if cfg!(windows) { code == 1314 } else { matches!(code, 1 | 37 | 38 | 45 | 77 | 78 | 95 | 102) };
+    error.kind() == ErrorKind::Unsupported || error.raw_os_error().is_some_and(is_known)
 }
 
 #[cfg(unix)]
@@ -212,7 +301,25 @@ fn symlink(target: &Path, link: &Path) -> io::Result<()> {
     std::os::windows::fs::symlink_file(target, link)
 }
 
-#[cfg(not(any(unix, windows)))]
-fn symlink(_target: &Path, _link: &Path) -> io::Result<()> {
-    Err(ErrorKind::Unsupported.into())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_note_one_reference_at_once() {
+        // Threads have one process id, as processes in different containers do.
+        let folder = tempfile::tempdir().unwrap();
+        let cache = RepoCache::new(folder.path(), true, &ModelId::parse("org/name").unwrap());
+        let revision = Revision::parse("refs/pr/1").unwrap();
+        let commits = ["a", "b"].map(|digit| Commit::parse(&digit.repeat(40)).unwrap());
+        fs::create_dir_all(&cache.folder).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| (0..200).for_each(|i| cache.write_reference(&revision, &commits[i % 2]).unwrap()));
+            }
+        });
+        assert!(commits.contains(&cache.commit_of(&revision).unwrap()));
+        let left: Vec<_> = fs::read_dir(&cache.folder).unwrap().flatten().map(|entry| entry.file_name()).collect();
+        assert_eq!(left, ["refs"]);
+    }
 }

@@ -2,23 +2,22 @@
 
 use ring::digest::{Context, Digest, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 use std::fs::File;
-use std::io::{Read, Result};
-use std::path::Path;
+use std::io::{Read, Result, Seek, SeekFrom};
 
 /// SHA-256 of a file's content, in lower-case hexadecimal.
-pub(super) fn sha256_hex(path: &Path) -> Result<String> {
-    Ok(hex(&digest(Context::new(&SHA256), &mut File::open(path)?)?))
+pub(super) fn sha256_hex(file: &File) -> Result<String> {
+    Ok(hex(&digest(Context::new(&SHA256), file)?))
 }
 
 /// The name that git gives to a file's content: SHA-1 of `blob SIZE\0` and the content, in lower-case hexadecimal.
-pub(super) fn git_blob_hex(path: &Path) -> Result<String> {
-    let mut file = File::open(path)?;
+pub(super) fn git_blob_hex(file: &File) -> Result<String> {
     let mut context = Context::new(&SHA1_FOR_LEGACY_USE_ONLY);
     context.update(format!("blob {}\0", file.metadata()?.len()).as_bytes());
-    Ok(hex(&digest(context, &mut file)?))
+    Ok(hex(&digest(context, file)?))
 }
 
-fn digest(mut context: Context, file: &mut File) -> Result<Digest> {
+fn digest(mut context: Context, mut file: &File) -> Result<Digest> {
+    file.seek(SeekFrom::Start(0))?;
     let mut buffer = vec![0; 1 << 18];
     loop {
         match file.read(&mut buffer)? {
@@ -41,8 +40,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         std::fs::write(&path, b"hello\n").unwrap();
-        assert_eq!(sha256_hex(&path).unwrap(), "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03");
+        let file = File::open(path).unwrap();
+        assert_eq!(sha256_hex(&file).unwrap(), "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03");
         // `printf 'hello\n' | git hash-object --stdin`
-        assert_eq!(git_blob_hex(&path).unwrap(), "ce013625030ba8dba906f756967f9e9ca394464a");
+        assert_eq!(git_blob_hex(&file).unwrap(), "ce013625030ba8dba906f756967f9e9ca394464a");
     }
 }

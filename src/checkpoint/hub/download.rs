@@ -1,29 +1,27 @@
 //! One blob from the network to the disk: resumed where the connection broke, verified before anyone may see it.
 
+use super::cache::Staged;
 use super::error::{disk_error, Failure};
-use super::names::{BlobId, RepoPath};
-use super::transport::{broken_body, Transport};
-use super::DownloadProgress;
-use std::fs::{self, File};
+use super::names::BlobId;
+use super::transport::{broken_body, text, Transport};
+use crate::checkpoint::files::RepoPath;
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
-use std::path::Path;
-use ureq::Response;
-use url::Url;
+use ureq::http::Response;
+use ureq::Body;
 
 /// How often a content that turns out to be wrong is fetched anew.
 const MAX_WRONG: u32 = 3;
 
 /// One file on its way into the cache.
 pub(super) struct Download<'a> {
-    pub(super) transport: &'a Transport,
-    pub(super) url: &'a Url,
+    pub(super) transport: &'a Transport<'a>,
+    pub(super) url: &'a str,
     pub(super) file: &'a RepoPath,
     pub(super) blob: &'a BlobId,
-    /// Bytes, where the Hub has said so.
+    /// Bytes, if the Hub has said so.
     pub(super) size: Option<u64>,
-    /// Where the bytes gather. What another process has left there is taken up.
-    pub(super) staged: &'a Path,
-    pub(super) progress: &'a dyn DownloadProgress,
+    /// Where the bytes gather. What is there already is taken up.
+    pub(super) staged: &'a Staged,
 }
 
 /// Why a download ended without its file.
@@ -41,89 +39,76 @@ impl Download<'_> {
     /// Fills `staged` with the verified content.
     pub(super) fn run(&self) -> Result<(), Aborted> {
         for _ in 0..MAX_WRONG {
-            self.fill()?;
-            let as_stated = self.blob.matches(self.staged).map_err(|error| self.disk(error, "verify"))?;
+            self.transport.progress.start(self.file.as_str(), self.size);
+            let filled = self.fill();
+            self.transport.progress.finish();
+            filled?;
+            let as_stated = self.blob.matches(&self.staged.file).map_err(|error| self.disk(error, "verify"))?;
             if as_stated {
                 return Ok(());
             }
             // Nothing tells which bytes are wrong: perhaps those that an earlier process left.
-            fs::remove_file(self.staged).map_err(|error| self.disk(error, "discard"))?;
-            self.progress.message(&format!("{} arrived damaged: fetching it anew", self.file));
+            self.restart()?;
+            self.transport.progress.message(&format!("{} arrived damaged: fetching it anew", self.file));
         }
         Err(Aborted::Wrong { tries: MAX_WRONG })
     }
 
     /// Brings `staged` to its full size, over as many connections as that takes.
     fn fill(&self) -> Result<(), Aborted> {
-        let policy = &self.transport.patience.downloads;
-        let mut staged = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(self.staged)
-            .map_err(|error| self.disk(error, "store"))?;
-        let mut furthest = staged.metadata().map_err(|error| self.disk(error, "store"))?.len();
+        let mut furthest = self.length()?;
         let mut failures = 0;
-        self.progress.start(self.file.as_str(), self.size);
         loop {
-            let failure = match self.append(&mut staged) {
+            let failure = match self.append() {
                 Err(Aborted::Failure(failure)) if failure.is_transient() => failure,
-                outcome => {
-                    self.progress.finish();
-                    return outcome;
-                }
+                outcome => return outcome,
             };
-            let reached = staged.metadata().map_err(|error| self.disk(error, "store"))?.len();
+            let reached = self.length()?;
             failures = if reached > furthest { 1 } else { failures + 1 };
             furthest = furthest.max(reached);
-            let Some(wait) = policy.wait_after(failures, failure.retry_after()) else {
-                self.progress.finish();
-                return Err(Aborted::Failure(failure));
-            };
             if failures == 3 {
-                self.progress.message(&format!("{}: {failure}; trying again", self.file));
+                self.transport.progress.message(&format!("{}: {failure}; trying again", self.file));
             }
-            std::thread::sleep(wait);
+            if !self.transport.pause(&self.transport.patience.downloads, failures, &failure) {
+                return Err(Aborted::Failure(failure));
+            }
         }
     }
 
-    /// One connection's worth of bytes. `Ok` where the file is complete by its size.
-    fn append(&self, staged: &mut File) -> Result<(), Aborted> {
-        let mut position = staged.seek(SeekFrom::End(0)).map_err(|error| self.disk(error, "store"))?;
+    /// One connection's worth of bytes. `Ok` if the file is complete by its size.
+    fn append(&self) -> Result<(), Aborted> {
+        let mut position = self.length()?;
         if self.size == Some(position) {
-            self.progress.position(position);
+            self.transport.progress.position(position);
             return Ok(());
         }
         if self.size.is_some_and(|size| position > size) {
-            position = self.restart(staged)?;
+            position = self.restart()?;
         }
         let response = match self.transport.open(self.url, position) {
             Ok(response) => response,
             Err(Failure::Status(refusal)) if refusal.code == 416 => {
                 // What is staged is no beginning of this file.
-                self.restart(staged)?;
+                self.restart()?;
                 return Err(Aborted::Failure(Failure::broken("the server has no such part of the file")));
             }
             Err(failure) => return Err(Aborted::Failure(failure)),
         };
         if position > 0 && resumed_at(&response) != Some(position) {
-            position = self.restart(staged)?;
+            position = self.restart()?;
         }
         let total = self.size.or_else(|| total(&response));
-        self.progress.position(position);
-        self.copy(response, staged, position, total)
+        self.transport.progress.position(position);
+        self.copy(response, position, total)
     }
 
     /// Copies a body that begins at byte `position` of the file, up to `total` bytes of the whole.
-    fn copy(
-        &self,
-        response: Response,
-        staged: &mut File,
-        mut position: u64,
-        total: Option<u64>,
-    ) -> Result<(), Aborted> {
+    fn copy(&self, response: Response<Body>, mut position: u64, total: Option<u64>) -> Result<(), Aborted> {
+        let mut staged = &self.staged.file;
+        staged.seek(SeekFrom::Start(position)).map_err(|error| self.disk(error, "store"))?;
         // No further than the file's end, whatever the server sends.
-        let mut body = response.into_reader().take(total.map_or(u64::MAX, |total| total - position.min(total)));
+        let mut body =
+            response.into_body().into_reader().take(total.map_or(u64::MAX, |total| total - position.min(total)));
         let mut buffer = vec![0; 1 << 16];
         loop {
             let read = match body.read(&mut buffer) {
@@ -136,7 +121,7 @@ impl Download<'_> {
             }
             staged.write_all(&buffer[..read]).map_err(|error| self.disk(error, "store"))?;
             position += read as u64;
-            self.progress.position(position);
+            self.transport.progress.position(position);
         }
         match total {
             Some(total) if position < total => {
@@ -146,9 +131,13 @@ impl Download<'_> {
         }
     }
 
-    fn restart(&self, staged: &mut File) -> Result<u64, Aborted> {
-        let restart = staged.set_len(0).and_then(|()| staged.seek(SeekFrom::Start(0)));
-        restart.map_err(|error| self.disk(error, "store"))
+    fn length(&self) -> Result<u64, Aborted> {
+        Ok(self.staged.file.metadata().map_err(|error| self.disk(error, "store"))?.len())
+    }
+
+    fn restart(&self) -> Result<u64, Aborted> {
+        self.staged.file.set_len(0).map_err(|error| self.disk(error, "store"))?;
+        Ok(0)
     }
 
     fn disk(&self, error: std::io::Error, doing: &str) -> Aborted {
@@ -156,20 +145,25 @@ impl Download<'_> {
             Some(size) if doing == "store" => format!(" ({} MB)", size.div_ceil(1_000_000)),
             _ => String::new(),
         };
-        Aborted::Disk(disk_error(error, &format!("{doing} {}{size}", self.file), self.staged))
+        Aborted::Disk(disk_error(error, &format!("{doing} {}{size}", self.file), &self.staged.path))
     }
 }
 
-/// The first byte of a part that the server was asked for, or `None` where it sends the whole.
-fn resumed_at(response: &Response) -> Option<u64> {
-    let range = response.header("Content-Range").filter(|_| response.status() == 206)?;
-    range.trim().strip_prefix("bytes ")?.split_once('-')?.0.parse().ok()
+/// The range of a part that the server was asked for, or `None` if it sends the whole.
+fn range(response: &Response<Body>) -> Option<&str> {
+    text(response.headers(), "Content-Range").filter(|_| response.status().as_u16() == 206)
+}
+
+/// The first byte of the part.
+fn resumed_at(response: &Response<Body>) -> Option<u64> {
+    range(response)?.trim().strip_prefix("bytes ")?.split_once('-')?.0.parse().ok()
 }
 
 /// The size of the whole file in bytes, as the answer's own headers state it.
-fn total(response: &Response) -> Option<u64> {
-    match response.header("Content-Range").filter(|_| response.status() == 206) {
-        Some(range) => range.rsplit_once('/')?.1.trim().parse().ok(),
-        None => response.header("Content-Length")?.trim().parse().ok(),
-    }
+fn total(response: &Response<Body>) -> Option<u64> {
+    let size = match range(response) {
+        Some(range) => range.rsplit_once('/')?.1,
+        None => text(response.headers(), "Content-Length")?,
+    };
+    size.trim().parse().ok()
 }

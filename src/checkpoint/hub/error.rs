@@ -1,13 +1,15 @@
 //! What can go wrong between here and the Hub, as sentences that say what to do next.
 
 use super::names::{printable, ModelId, Revision};
+use super::options::Endpoint;
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Why a checkpoint could not be had from the Hub or its cache. `Display` is the whole sentence for the user.
+/// Why a checkpoint could not be had from the Hub or its cache. `Display` is the whole sentence for the user, but for
+/// what a program can offer instead of the Hub, which only the program knows: see [`HubErrorKind`].
 #[derive(Debug)]
 pub struct HubError {
     /// What a caller may want to tell apart.
@@ -18,9 +20,9 @@ pub struct HubError {
 /// The kinds of [`HubError`] that call for different reactions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HubErrorKind {
-    /// The network was not allowed, and the cache lacks something.
+    /// The network was not allowed, and the cache lacks something: allow it once, or use another checkpoint.
     Offline,
-    /// No connection, no answer in time, or an answer from something that is no Hub.
+    /// No connection, no answer in time, or an answer from something that is no Hub: use another checkpoint.
     Unreachable,
     /// The repository exists, the revision does not.
     NoSuchRevision,
@@ -46,7 +48,7 @@ impl HubError {
 #[derive(Debug)]
 pub(super) enum Failure {
     /// An answer with an error status.
-    Status(Refusal),
+    Status(Box<Refusal>),
     /// No usable answer.
     Connection { reason: String, transient: bool },
 }
@@ -55,12 +57,30 @@ pub(super) enum Failure {
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub(super) code: u16,
+    /// The host that answered, if it is another than the Hub: its storage, or what stands before it.
+    pub(super) other_host: Option<String>,
+    /// As whom we asked.
+    pub(super) user: User,
     /// The Hub's word for the reason (header `X-Error-Code`).
     pub(super) error_code: Option<String>,
     /// The Hub's sentence (header `X-Error-Message`).
     pub(super) message: Option<String>,
     /// When to come back.
     pub(super) retry_after: Option<Duration>,
+}
+
+/// As whom a request was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum User {
+    Nobody,
+    /// By a token, which was read from a file or given directly.
+    Token {
+        file: Option<PathBuf>,
+    },
+    /// As nobody, because the Hub has refused the token of a file.
+    Stale {
+        file: PathBuf,
+    },
 }
 
 impl Failure {
@@ -103,21 +123,23 @@ impl fmt::Display for Failure {
 /// What was asked for when a request failed.
 #[derive(Clone, Copy)]
 pub(super) struct Asked<'a> {
-    pub(super) endpoint: &'a str,
+    pub(super) endpoint: &'a Endpoint,
     pub(super) model_id: &'a ModelId,
     pub(super) revision: &'a Revision,
     pub(super) file: Option<&'a str>,
-    pub(super) with_token: bool,
 }
 
 impl Asked<'_> {
     /// The sentence for a request that failed for good.
     pub(super) fn explain(&self, failure: Failure) -> HubError {
         match failure {
-            Failure::Status(refusal) => self.explain_refusal(&refusal),
+            Failure::Status(refusal) => match &refusal.other_host {
+                Some(host) => self.explain_other_host(&refusal, host),
+                None => self.explain_refusal(&refusal),
+            },
             Failure::Connection { reason, .. } => HubError::new(
                 HubErrorKind::Unreachable,
-                format!("cannot fetch {} from {}: {reason}; {}", self.what(), self.endpoint, other_ways()),
+                format!("cannot fetch {} from {}: {reason}", self.what(), self.endpoint),
             ),
         }
     }
@@ -129,29 +151,52 @@ impl Asked<'_> {
         }
     }
 
+    /// The storage behind the Hub knows nothing of repositories and tokens: its addresses are signed. What it refuses is
+    /// the connection from here.
+    fn explain_other_host(&self, refusal: &Refusal, host: &str) -> HubError {
+        let kind = if refusal.code >= 500 { HubErrorKind::Unreachable } else { HubErrorKind::Refused };
+        HubError::new(
+            kind,
+            format!(
+                "cannot fetch {}: {host}, to which the Hub at {} redirects, answered with status {}{}: a proxy or \
+                 firewall may block this host (let it through), or it is out of order (try again later)",
+                self.what(),
+                self.endpoint,
+                refusal.code,
+                refusal.quoted_message()
+            ),
+        )
+    }
+
     fn explain_refusal(&self, refusal: &Refusal) -> HubError {
         let Asked { endpoint, model_id, revision, .. } = self;
         let refused = |sentence| HubError::new(HubErrorKind::Refused, sentence);
         match (refusal.code, refusal.error_code.as_deref().unwrap_or_default()) {
-            (_, "GatedRepo") => refused(self.explain_gate()),
-            (_, "RevisionNotFound") => self.explain_missing_revision(),
+            (_, "GatedRepo") => refused(self.explain_gate(&refusal.user)),
+            (_, "RevisionNotFound") => HubError::new(
+                HubErrorKind::NoSuchRevision,
+                format!(
+                    "{model_id} has no revision {revision}: give a branch, a tag, a commit or refs/pr/N \
+                     (see {endpoint}/{model_id}/tree/main)"
+                ),
+            ),
             (_, "EntryNotFound") => refused(match self.file {
                 Some(file) => format!("{model_id} has no file {} at revision {revision}", printable(file)),
                 None => format!("{model_id} has nothing at revision {revision}: see {endpoint}/{model_id}/tree/main"),
             }),
-            (401, _) if self.with_token && refusal.blames_token() => refused(format!(
+            (401, _) if matches!(refusal.user, User::Token { .. }) && refusal.blames_token() => refused(format!(
                 "the Hub at {endpoint} refused the token: it is invalid or has expired; \
                  make a new one at {endpoint}/settings/tokens, or unset HF_TOKEN"
             )),
-            (_, "RepoNotFound") | (401, _) | (404, _) => refused(self.explain_missing_repository()),
+            // Without a token the Hub does not say whether a repository is private or missing.
+            (_, "RepoNotFound") | (401, _) | (404, _) => refused(format!(
+                "there is no model {model_id} at {endpoint}, or it is private: check the spelling, or {}",
+                refusal.user.remedy()
+            )),
             (403, _) => refused(format!(
                 "the Hub at {endpoint} forbids access to {model_id}{}: {}",
                 refusal.quoted_message(),
-                if self.with_token {
-                    "use a token that may read it"
-                } else {
-                    "set HF_TOKEN to a token that may read it"
-                }
+                refusal.user.remedy()
             )),
             (429, _) => refused(format!(
                 "the Hub at {endpoint} asks to slow down (status 429) while {model_id} is fetched: try again {}{}",
@@ -159,14 +204,17 @@ impl Asked<'_> {
                     Some(wait) => format!("in {} s", wait.as_secs().max(1)),
                     None => "in a few minutes".to_string(),
                 },
-                if self.with_token { "" } else { ", or set HF_TOKEN (who is signed in may ask more often)" }
+                if refusal.user == User::Nobody {
+                    ", or set HF_TOKEN (who is signed in may ask more often)"
+                } else {
+                    ""
+                }
             )),
             (code @ 500.., _) => HubError::new(
                 HubErrorKind::Unreachable,
                 format!(
-                    "the Hub at {endpoint} fails to serve {model_id} (status {code}{}): try again later; {}",
-                    refusal.quoted_message(),
-                    other_ways()
+                    "the Hub at {endpoint} fails to serve {model_id} (status {code}{}): try again later",
+                    refusal.quoted_message()
                 ),
             ),
             (code, _) => refused(format!(
@@ -176,57 +224,44 @@ impl Asked<'_> {
         }
     }
 
-    fn explain_gate(&self) -> String {
+    fn explain_gate(&self, user: &User) -> String {
         let Asked { endpoint, model_id, .. } = self;
-        if self.with_token {
-            format!(
+        if let User::Token { .. } = user {
+            return format!(
                 "{model_id} is gated and the token in use has no access to it: accept its terms at \
                  {endpoint}/{model_id} with the token's account, or set HF_TOKEN to a token of an account that has"
-            )
-        } else {
-            format!(
-                "{model_id} is gated: accept its terms at {endpoint}/{model_id}, then set HF_TOKEN to a token of \
-                 that account ({endpoint}/settings/tokens)"
-            )
+            );
         }
+        format!("{model_id} is gated: accept its terms at {endpoint}/{model_id}, then {}", user.remedy())
     }
+}
 
-    fn explain_missing_revision(&self) -> HubError {
-        let Asked { endpoint, model_id, revision, .. } = self;
-        HubError::new(
-            HubErrorKind::NoSuchRevision,
-            format!(
-                "{model_id} has no revision {revision}: give a branch, a tag, a commit or refs/pr/N \
-                 (see {endpoint}/{model_id}/tree/main)"
-            ),
-        )
-    }
-
-    /// Without a token the Hub does not say whether a repository is private or missing.
-    fn explain_missing_repository(&self) -> String {
-        let Asked { endpoint, model_id, .. } = self;
-        let remedy = if self.with_token {
-            "check the spelling, or use a token that may read it"
-        } else {
-            "check the spelling, or set HF_TOKEN to a token that may read it"
-        };
-        format!("there is no model {model_id} at {endpoint}, or it is private: {remedy}")
+impl User {
+    /// How to be somebody who may read a repository.
+    fn remedy(&self) -> String {
+        match self {
+            User::Nobody => "set HF_TOKEN to a token that may read it".to_string(),
+            User::Token { file: None } => "use a token that may read it".to_string(),
+            User::Token { file: Some(file) } => {
+                format!("use a token that may read it: the one in use comes from {}", file.display())
+            }
+            User::Stale { file } => {
+                format!("log in again with `hf auth login`: the token in {} is invalid or has expired", file.display())
+            }
+        }
     }
 }
 
 impl Refusal {
     fn blames_token(&self) -> bool {
-        self.message.as_deref().is_some_and(|message| message.starts_with("Invalid credentials"))
+        self.message
+            .as_deref()
+            .is_some_and(|message| message.starts_with("Invalid cred") || message.contains("expired"))
     }
 
     fn quoted_message(&self) -> String {
         self.message.as_deref().map(|message| format!(", “{}”", printable(message))).unwrap_or_default()
     }
-}
-
-/// The two ways on where the Hub cannot be reached.
-pub(super) fn other_ways() -> &'static str {
-    "without the Hub there is the embedded model, `-m builtin`, or a checkpoint in a local folder, `-m ./FOLDER`"
 }
 
 /// The sentence for an error of the file system while `doing` something at `path`.
@@ -253,35 +288,43 @@ pub(super) fn disk_error(error: io::Error, doing: &str, path: &Path) -> anyhow::
 mod tests {
     use super::*;
 
-    fn sentence(code: u16, error_code: &str, with_token: bool) -> HubError {
+    fn sentence(code: u16, error_code: &str, user: User) -> HubError {
         let asked = Asked {
-            endpoint: "https://hub.example",
+            endpoint: &Endpoint::new("https://hub.example"),
             model_id: &ModelId::parse("org/name").unwrap(),
             revision: &Revision::parse("main").unwrap(),
             file: None,
-            with_token,
         };
         let error_code = (!error_code.is_empty()).then(|| error_code.to_string());
-        asked.explain(Failure::Status(Refusal { code, error_code, message: None, retry_after: None }))
+        let refusal = Refusal { code, other_host: None, user, error_code, message: None, retry_after: None };
+        asked.explain(Failure::Status(Box::new(refusal)))
     }
 
     #[test]
     fn each_refusal_says_what_to_do() {
-        for (code, error_code, with_token, expected) in [
-            (401, "GatedRepo", false, "accept its terms at https://hub.example/org/name, then set HF_TOKEN"),
-            (403, "GatedRepo", true, "the token in use has no access"),
-            (401, "RepoNotFound", false, "no model org/name at https://hub.example, or it is private"),
-            (404, "RepoNotFound", true, "use a token that may read it"),
-            (401, "", false, "or it is private"),
-            (403, "", false, "set HF_TOKEN to a token that may read it"),
-            (404, "RevisionNotFound", false, "has no revision main"),
-            (429, "", false, "try again in a few minutes"),
-            (503, "", false, "-m builtin"),
+        let nobody = || User::Nobody;
+        let token = || User::Token { file: None };
+        let stored = || User::Token { file: Some("/home/token".into()) };
+        let stale = || User::Stale { file: "/home/token".into() };
+        for (code, error_code, user, expected) in [
+            (401, "GatedRepo", nobody(), "accept its terms at https://hub.example/org/name, then set HF_TOKEN"),
+            (403, "GatedRepo", token(), "the token in use has no access"),
+            (401, "GatedRepo", stale(), "log in again with `hf auth login`: the token in /home/token"),
+            (401, "RepoNotFound", nobody(), "no model org/name at https://hub.example, or it is private"),
+            (404, "RepoNotFound", token(), "use a token that may read it"),
+            (404, "RepoNotFound", stored(), "the one in use comes from /home/token"),
+            (401, "", nobody(), "or it is private"),
+            (401, "RepoNotFound", stale(), "log in again"),
+            (403, "", nobody(), "set HF_TOKEN to a token that may read it"),
+            (404, "RevisionNotFound", nobody(), "has no revision main"),
+            (429, "", nobody(), "try again in a few minutes"),
+            (503, "", nobody(), "try again later"),
         ] {
-            let sentence = sentence(code, error_code, with_token).to_string();
+            let sentence = sentence(code, error_code, user).to_string();
             assert!(sentence.contains(expected), "{code} {error_code}: {sentence}");
             assert!(!sentence.contains('\n'), "{sentence}");
         }
-        assert_eq!(sentence(404, "RevisionNotFound", false).kind, HubErrorKind::NoSuchRevision);
+        assert_eq!(sentence(404, "RevisionNotFound", nobody()).kind, HubErrorKind::NoSuchRevision);
+        assert_eq!(sentence(503, "", nobody()).kind, HubErrorKind::Unreachable);
     }
 }

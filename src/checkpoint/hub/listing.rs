@@ -1,8 +1,9 @@
 //! What the Hub says of a repository at a revision: its commit, its files, their sizes and hashes.
 
-use super::names::{printable, BlobId, Commit, RepoPath};
-use serde::Deserialize;
-use std::collections::{BTreeMap, BTreeSet};
+use super::names::{printable, BlobId, Commit};
+use crate::checkpoint::files::RepoPath;
+use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// The answer to `GET /api/models/{id}/revision/{revision}?blobs=true`.
 #[derive(Debug)]
@@ -19,66 +20,44 @@ pub(super) struct FileStatement {
     pub(super) blob: Option<BlobId>,
 }
 
-#[derive(Deserialize)]
-struct Answer {
-    sha: String,
-    #[serde(default)]
-    siblings: Vec<Sibling>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Sibling {
-    rfilename: String,
-    size: Option<u64>,
-    blob_id: Option<String>,
-    lfs: Option<LargeFile>,
-}
-
-#[derive(Deserialize)]
-struct LargeFile {
-    sha256: Option<String>,
-    size: Option<u64>,
-}
-
 impl Listing {
     /// Parses the answer's JSON. Files whose names could lead out of a folder are left out: none of a
     /// checkpoint's files has such a name.
     ///
     /// # Errors
-    /// In words, where it is no such answer.
+    /// In words, if it is no such answer.
     pub(super) fn parse(json: &[u8]) -> Result<Listing, String> {
-        let answer: Answer =
+        let answer: Value =
             serde_json::from_slice(json).map_err(|error| format!("its answer is not the Hub's ({error})"))?;
-        let commit = Commit::parse(&answer.sha)
-            .ok_or_else(|| format!("it states “{}” as the commit, which is none", printable(&answer.sha)))?;
-        let files = answer.siblings.into_iter().filter_map(|sibling| {
-            let path = RepoPath::parse(&sibling.rfilename)?;
-            Some((path, sibling.statement()))
-        });
+        let sha = answer["sha"].as_str().unwrap_or_default();
+        let commit =
+            Commit::parse(sha).ok_or_else(|| format!("it states “{}” as the commit, which is none", printable(sha)))?;
+        let files = answer["siblings"].as_array().into_iter().flatten();
+        let files = files.filter_map(|file| Some((RepoPath::parse(file["rfilename"].as_str()?)?, statement(file))));
         Ok(Listing { commit, files: files.collect() })
     }
 
-    pub(super) fn paths(&self) -> BTreeSet<RepoPath> {
-        self.files.keys().cloned().collect()
+    pub(super) fn paths(&self) -> impl Iterator<Item = &RepoPath> {
+        self.files.keys()
     }
 
-    /// `None` where the repository has no such file.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.paths().any(|path| path.as_str() == name)
+    }
+
+    /// `None` if the repository has no such file.
     pub(super) fn statement(&self, path: &RepoPath) -> Option<&FileStatement> {
         self.files.get(path)
     }
 }
 
-impl Sibling {
-    /// A file in large-file storage is named by its SHA-256; `blobId` is then the hash of a pointer to it.
-    fn statement(self) -> FileStatement {
-        match self.lfs {
-            Some(lfs) => FileStatement {
-                size: lfs.size.or(self.size),
-                blob: lfs.sha256.and_then(|hash| BlobId::from_etag(&hash)),
-            },
-            None => FileStatement { size: self.size, blob: self.blob_id.and_then(|hash| BlobId::from_etag(&hash)) },
-        }
+/// A file in large-file storage is named by its SHA-256; `blobId` is then the hash of a pointer to it.
+fn statement(file: &Value) -> FileStatement {
+    let lfs = &file["lfs"];
+    let hash = if lfs.is_object() { &lfs["sha256"] } else { &file["blobId"] };
+    FileStatement {
+        size: lfs["size"].as_u64().or(file["size"].as_u64()),
+        blob: hash.as_str().and_then(BlobId::from_etag),
     }
 }
 
@@ -99,7 +78,7 @@ mod tests {
         );
         let listing = Listing::parse(json.as_bytes()).unwrap();
         assert_eq!(listing.commit.as_str(), commit);
-        assert_eq!(listing.paths().len(), 3);
+        assert_eq!(listing.paths().count(), 3);
         let statement = |name: &str| listing.statement(&RepoPath::parse(name).unwrap()).unwrap().clone();
         assert_eq!(statement("config.json").blob, Some(BlobId::Git(git)));
         assert_eq!(statement("model.safetensors").blob, Some(BlobId::Sha256(sha256)));

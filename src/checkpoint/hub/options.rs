@@ -8,14 +8,14 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// What the Hub's side of loading depends on beside a model id and a revision.
+/// What the Hub's side of loading depends on besides a model id and a revision.
 #[derive(Clone, Debug)]
 pub struct HubOptions {
     /// The folder that holds `models--ORGANIZATION--NAME` folders.
     pub cache_dir: PathBuf,
     /// The Hub's address, `https://huggingface.co` unless `HF_ENDPOINT` names another.
-    pub endpoint: String,
-    /// What is sent to the endpoint, and to no other host, as the user's identity.
+    pub endpoint: Endpoint,
+    /// Who the user is, for the endpoint and for huggingface.co, if the endpoint redirects there, and no other host.
     pub token: Option<Token>,
     /// Never open a socket.
     pub offline: bool,
@@ -23,18 +23,33 @@ pub struct HubOptions {
     pub proxies: ProxyRules,
     /// How long one try may take and how often a failed one is repeated.
     pub patience: Patience,
+    /// Whether a snapshot's files are links to the blobs, or copies (`HF_HUB_DISABLE_SYMLINKS`).
+    pub links: bool,
+    /// Whether [`DownloadProgress`](super::DownloadProgress) hears of bytes, or of messages alone
+    /// (`HF_HUB_DISABLE_PROGRESS_BARS`).
+    pub progress_bars: bool,
 }
+
+/// The Hub's address as it was given. `Debug` and `Display` hide the name and the password that it may carry.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Endpoint(String);
 
 /// A user's secret; `Debug` hides it, and it has no `Display`.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Token(String);
+pub struct Token {
+    secret: String,
+    /// The file that it was read from, or `None` if the user has given it directly.
+    file: Option<PathBuf>,
+}
 
 /// Time limits of requests, and the policy for repeating them.
 #[derive(Clone, Debug)]
 pub struct Patience {
     /// For a connection to be made.
     pub connect: Duration,
-    /// For a connection that is open to bring the next bytes. A transfer as a whole has no limit.
+    /// For the next bytes of an answer that is no file (`HF_HUB_ETAG_TIMEOUT`).
+    pub answer: Duration,
+    /// For the next bytes of a file (`HF_HUB_DOWNLOAD_TIMEOUT`). A transfer as a whole has no limit.
     pub stall: Duration,
     /// For requests that bring no file.
     pub requests: RetryPolicy,
@@ -47,6 +62,7 @@ impl Default for Patience {
         let wait = Duration::from_millis;
         Patience {
             connect: wait(10_000),
+            answer: wait(30_000),
             stall: wait(30_000),
             requests: RetryPolicy { tries: 4, first_wait: wait(250), longest_wait: wait(16_000) },
             downloads: RetryPolicy { tries: 9, first_wait: wait(250), longest_wait: wait(16_000) },
@@ -55,8 +71,8 @@ impl Default for Patience {
 }
 
 impl HubOptions {
-    /// Reads the options from an environment, given as a lookup by name. `offline` is the command line's word;
-    /// the environment can only add to it. A variable that is set but empty counts as not set.
+    /// Reads the options from an environment, given as a lookup by name. `offline` is the caller's wish; the
+    /// environment can only add to it. A variable that is set but empty counts as not set.
     pub fn from_env(env: &dyn Fn(&str) -> Option<OsString>, offline: bool) -> HubOptions {
         let env = Environment(env);
         let home = env.huggingface_home();
@@ -66,27 +82,71 @@ impl HubOptions {
             .map_or_else(|| home.join("hub"), |path| env.expand(&path));
         let endpoint = env.text("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_string());
         let offline_asked = env.text("HF_HUB_OFFLINE").or_else(|| env.text("TRANSFORMERS_OFFLINE"));
+        let patience = Patience::default();
         HubOptions {
             cache_dir,
-            endpoint: endpoint.trim_end_matches('/').to_string(),
+            endpoint: Endpoint::new(&endpoint),
             token: env.token(&home),
             offline: offline || offline_asked.is_some_and(|value| is_true(&value)),
-            proxies: ProxyRules::from_env(env.0),
-            patience: Patience::default(),
+            proxies: ProxyRules::from_env(&env),
+            patience: Patience {
+                answer: env.seconds("HF_HUB_ETAG_TIMEOUT").unwrap_or(patience.answer),
+                stall: env.seconds("HF_HUB_DOWNLOAD_TIMEOUT").unwrap_or(patience.stall),
+                ..patience
+            },
+            links: !env.is_true("HF_HUB_DISABLE_SYMLINKS"),
+            progress_bars: !env.is_true("HF_HUB_DISABLE_PROGRESS_BARS"),
         }
     }
 }
 
-impl Token {
-    /// The token in `text`, white space around it dropped; `None` where nothing remains.
-    pub fn new(text: &str) -> Option<Token> {
-        let token = text.trim();
-        (!token.is_empty()).then(|| Token(token.to_string()))
+impl Endpoint {
+    /// The address `url`, without the slash at its end. It is checked when it is used.
+    pub fn new(url: &str) -> Endpoint {
+        Endpoint(url.trim_end_matches('/').to_string())
     }
 
-    /// The value of an `Authorization` header, or `None` where the token has characters that no header takes.
+    /// The address with all that it carries.
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (scheme, rest) = self.0.split_once("://").unwrap_or(("", &self.0));
+        // The last `@` ends the credentials, be it in the right place or not: better too little is shown than a secret.
+        let shown = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+        let separator = if scheme.is_empty() { "" } else { "://" };
+        f.write_str(&super::names::printable(&format!("{scheme}{separator}{shown}")))
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Endpoint({self})")
+    }
+}
+
+impl Token {
+    /// The token in `text`, white space around it dropped; `None` if nothing remains.
+    pub fn new(text: &str) -> Option<Token> {
+        Token::from_source(text, None)
+    }
+
+    fn from_source(text: &str, file: Option<PathBuf>) -> Option<Token> {
+        let secret = text.trim().to_string();
+        (!secret.is_empty()).then_some(Token { secret, file })
+    }
+
+    /// The file that the token was read from. `hf auth login` writes it, and the token in it may have expired.
+    pub(super) fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    /// The value of an `Authorization` header, or `None` if the token has characters that no header takes.
     pub(super) fn header(&self) -> Option<String> {
-        self.0.bytes().all(|b| b.is_ascii_graphic()).then(|| format!("Bearer {}", self.0))
+        self.secret.bytes().all(|b| b.is_ascii_graphic()).then(|| format!("Bearer {}", self.secret))
     }
 }
 
@@ -101,15 +161,25 @@ fn is_true(value: &str) -> bool {
     ["1", "ON", "YES", "TRUE"].contains(&value.to_uppercase().as_str())
 }
 
-struct Environment<'a>(&'a dyn Fn(&str) -> Option<OsString>);
+/// An environment, given as a lookup by name.
+pub(super) struct Environment<'a>(pub(super) &'a dyn Fn(&str) -> Option<OsString>);
 
 impl Environment<'_> {
     fn get(&self, name: &str) -> Option<OsString> {
         (self.0)(name).filter(|value| !value.is_empty())
     }
 
-    fn text(&self, name: &str) -> Option<String> {
+    pub(super) fn text(&self, name: &str) -> Option<String> {
         self.get(name)?.into_string().ok()
+    }
+
+    fn is_true(&self, name: &str) -> bool {
+        self.text(name).is_some_and(|value| is_true(&value))
+    }
+
+    /// A whole number of seconds. Zero counts as not set, as in Python.
+    fn seconds(&self, name: &str) -> Option<Duration> {
+        self.text(name)?.trim().parse().ok().filter(|seconds| *seconds > 0).map(Duration::from_secs)
     }
 
     fn home(&self) -> Option<PathBuf> {
@@ -127,51 +197,26 @@ impl Environment<'_> {
 
     /// The environment's token before the one that `hf auth login` has stored.
     fn token(&self, home: &Path) -> Option<Token> {
-        if self.text("HF_HUB_DISABLE_IMPLICIT_TOKEN").is_some_and(|value| is_true(&value)) {
+        if self.is_true("HF_HUB_DISABLE_IMPLICIT_TOKEN") {
             return None;
         }
-        if let Some(token) = self.text("HF_TOKEN").or_else(|| self.text("HUGGING_FACE_HUB_TOKEN")) {
-            if let Some(token) = Token::new(&token) {
-                return Some(token);
-            }
+        let given = self.text("HF_TOKEN").or_else(|| self.text("HUGGING_FACE_HUB_TOKEN"));
+        if let Some(token) = given.and_then(|token| Token::new(&token)) {
+            return Some(token);
         }
         let path = self.get("HF_TOKEN_PATH").map_or_else(|| home.join("token"), |path| self.expand(&path));
-        Token::new(&std::fs::read_to_string(path).ok()?)
+        Token::from_source(&std::fs::read_to_string(&path).ok()?, Some(path))
     }
 
     /// `os.path.expandvars(os.path.expanduser(path))`, but for the homes of other users.
     fn expand(&self, path: &OsString) -> PathBuf {
         let Some(text) = path.to_str() else { return PathBuf::from(path) };
         let below_home = text.strip_prefix('~').filter(|rest| rest.is_empty() || rest.starts_with('/'));
-        match below_home.and_then(|rest| Some(self.home()?.join(rest.trim_start_matches('/')))) {
-            Some(path) => PathBuf::from(self.expand_variables(&path.to_string_lossy())),
-            None => PathBuf::from(self.expand_variables(text)),
-        }
-    }
-
-    /// `$NAME` and `${NAME}` replaced by their values; a name that is not set stays as it is.
-    fn expand_variables(&self, text: &str) -> String {
-        let mut expanded = String::new();
-        let mut rest = text;
-        while let Some((before, after)) = rest.split_once('$') {
-            expanded.push_str(before);
-            let (name, length) = match after.strip_prefix('{').and_then(|braced| braced.split_once('}')) {
-                Some((name, _)) => (name, name.len() + 2),
-                None => {
-                    let end = after.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(after.len());
-                    (&after[..end], end)
-                }
-            };
-            match Some(name).filter(|name| !name.is_empty()).and_then(|name| (self.0)(name)?.into_string().ok()) {
-                Some(value) => expanded.push_str(&value),
-                None => {
-                    expanded.push('$');
-                    expanded.push_str(&after[..length]);
-                }
-            }
-            rest = &after[length..];
-        }
-        expanded + rest
+        let text = below_home
+            .and_then(|rest| Some(format!("{}{rest}", self.home()?.to_str()?)))
+            .unwrap_or_else(|| text.to_string());
+        let value = |name: &str| (self.0)(name)?.into_string().ok();
+        PathBuf::from(shellexpand::env_with_context_no_errors(&text, value).into_owned())
     }
 }
 
@@ -222,19 +267,27 @@ mod tests {
         std::fs::write(folder.path().join("token"), " stored\n").unwrap();
         std::fs::write(folder.path().join("other"), "elsewhere").unwrap();
         let token = |variables: &[(&str, &str)]| options(variables).token;
-        assert_eq!(token(&[("HF_HOME", home)]), Token::new("stored"));
+        let stored = |text, name| Token::from_source(text, Some(folder.path().join(name)));
+        assert_eq!(token(&[("HF_HOME", home)]), stored("stored", "token"));
         assert_eq!(token(&[("HF_HOME", home), ("HF_TOKEN", "mine\n")]), Token::new("mine"));
         assert_eq!(token(&[("HF_HOME", home), ("HUGGING_FACE_HUB_TOKEN", "old")]), Token::new("old"));
-        assert_eq!(token(&[("HF_HOME", home), ("HF_TOKEN_PATH", "$HF_HOME/other")]), Token::new("elsewhere"));
+        assert_eq!(token(&[("HF_HOME", home), ("HF_TOKEN_PATH", "$HF_HOME/other")]), stored("elsewhere", "other"));
         assert_eq!(token(&[("HF_HOME", home), ("HF_TOKEN", "mine"), ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")]), None);
         assert_eq!(token(&[("HF_HOME", "/nowhere")]), None);
     }
 
     #[test]
     fn secrets_are_not_shown() {
-        let options =
-            options(&[("HF_HOME", "/hf"), ("HF_TOKEN", "hf_secret"), ("HTTPS_PROXY", "http://user:secret@proxy")]);
-        assert!(!format!("{options:?}").contains("secret"));
+        let with_secrets = [("HF_HOME", "/hf"), ("HF_TOKEN", "hf_secret"), ("HTTPS_PROXY", "http://user:secret@proxy")];
+        let shown = format!("{:?}", options(&with_secrets));
+        assert!(!shown.contains("secret"), "{shown}");
+        for endpoint in ["https://user:secret@hub.example/x", "ftp://secret@hub.example/x", "user:secret@hub.example/x"]
+        {
+            let options = options(&[("HF_ENDPOINT", endpoint)]);
+            assert!(!format!("{options:?} {}", options.endpoint).contains("secret"), "{options:?}");
+            assert!(options.endpoint.to_string().ends_with("hub.example/x"), "{}", options.endpoint);
+            assert_eq!(options.endpoint.as_str(), endpoint);
+        }
         assert_eq!(Token::new("a b").unwrap().header(), None);
         assert_eq!(Token::new("a\nb").unwrap().header(), None);
         assert_eq!(Token::new("hf_x").unwrap().header(), Some("Bearer hf_x".into()));
@@ -242,7 +295,24 @@ mod tests {
 
     #[test]
     fn the_endpoint_loses_its_last_slash() {
-        assert_eq!(options(&[]).endpoint, "https://huggingface.co");
-        assert_eq!(options(&[("HF_ENDPOINT", "http://mirror:1/hub/")]).endpoint, "http://mirror:1/hub");
+        assert_eq!(options(&[]).endpoint.as_str(), "https://huggingface.co");
+        assert_eq!(options(&[("HF_ENDPOINT", "http://mirror:1/hub/")]).endpoint.as_str(), "http://mirror:1/hub");
+    }
+
+    #[test]
+    fn pythons_other_variables_are_obeyed() {
+        let defaults = options(&[]);
+        assert!(defaults.links && defaults.progress_bars);
+        let set = options(&[
+            ("HF_HUB_ETAG_TIMEOUT", "3"),
+            ("HF_HUB_DOWNLOAD_TIMEOUT", "70"),
+            ("HF_HUB_DISABLE_SYMLINKS", "1"),
+            ("HF_HUB_DISABLE_PROGRESS_BARS", "True"),
+        ]);
+        assert_eq!((set.patience.answer.as_secs(), set.patience.stall.as_secs()), (3, 70));
+        assert!(!set.links && !set.progress_bars);
+        for value in ["0", "soon", "-1", ""] {
+            assert_eq!(options(&[("HF_HUB_DOWNLOAD_TIMEOUT", value)]).patience.stall, defaults.patience.stall);
+        }
     }
 }

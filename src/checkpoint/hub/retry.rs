@@ -2,9 +2,6 @@
 
 use std::time::Duration;
 
-/// The longest wait that a server can ask for.
-const LONGEST_ASKED: Duration = Duration::from_secs(30);
-
 /// A bounded number of tries with waits that double.
 #[derive(Clone, Debug)]
 pub struct RetryPolicy {
@@ -12,17 +9,16 @@ pub struct RetryPolicy {
     pub tries: u32,
     /// The wait after the first failure.
     pub first_wait: Duration,
-    /// No wait is longer.
+    /// No wait is longer, unless the server asks for it.
     pub longest_wait: Duration,
 }
 
 impl RetryPolicy {
-    /// The wait after `failures` tries in a row have failed, or `None` where no further try is due.
-    /// `asked` is what the server said in `Retry-After`: it lengthens the wait, and where it is longer than a
-    /// user would sit and watch it ends the tries.
-    pub(super) fn wait_after(&self, failures: u32, asked: Option<Duration>) -> Option<Duration> {
+    /// The wait after `failures` tries in a row have failed, or `None` if no further try is due. `asked` is what the
+    /// server has asked for: it lengthens the wait, and ends the tries if it is longer than `most`.
+    pub(super) fn wait_after(&self, failures: u32, asked: Option<Duration>, most: Duration) -> Option<Duration> {
         let asked = asked.unwrap_or_default();
-        if failures >= self.tries || asked > LONGEST_ASKED {
+        if failures >= self.tries || asked > most {
             return None;
         }
         let doubled = self.first_wait.saturating_mul(1 << (failures.saturating_sub(1)).min(20));
@@ -38,10 +34,12 @@ mod tests {
     fn waits_double_and_end() {
         let ms = Duration::from_millis;
         let policy = RetryPolicy { tries: 5, first_wait: ms(100), longest_wait: ms(300) };
-        let waits: Vec<_> = (1..=5).map(|failures| policy.wait_after(failures, None)).collect();
+        let wait = |failures, asked| policy.wait_after(failures, asked, ms(30_000));
+        let waits: Vec<_> = (1..=5).map(|failures| wait(failures, None)).collect();
         assert_eq!(waits, [Some(ms(100)), Some(ms(200)), Some(ms(300)), Some(ms(300)), None]);
-        assert_eq!(policy.wait_after(1, Some(ms(2000))), Some(ms(2000)));
-        assert_eq!(policy.wait_after(1, Some(ms(3_600_000))), None);
-        assert_eq!(policy.wait_after(5, Some(ms(1))), None);
+        assert_eq!(wait(1, Some(ms(2000))), Some(ms(2000)));
+        assert_eq!(wait(1, Some(ms(30_001))), None);
+        assert_eq!(policy.wait_after(1, Some(ms(30_001)), ms(40_000)), Some(ms(30_001)));
+        assert_eq!(wait(5, Some(ms(1))), None);
     }
 }

@@ -1,20 +1,23 @@
-//! Requests to the Hub: proxies, time limits, redirects, and the token, which goes to the endpoint and nowhere else.
+//! Requests to the Hub: proxies, time limits, redirects, and the token, which goes to the Hub and nowhere else.
 //!
-//! hf-hub says what to ask for (the URLs of the API and of files); the requests are made here, with the HTTP
-//! client that hf-hub uses. Its own download (0.4.3) is not called, because nothing around it could mend these:
-//! where a file is stored on another host, its look at that host carries the token along; it joins the
-//! server's etag to the cache's path before a caller sees it, so a server could write anywhere; it sets no
-//! limit for a connection that stalls; it follows relative redirects without end; and it knows no `NO_PROXY`.
+//! hf-hub says what to ask for (the paths of the API and of files); the requests are made here, with the HTTP client
+//! that hf-hub uses. Its own download is not called, because nothing around it could mend these: it joins the server's
+//! etag to the cache's path before a caller sees it, so a server could write anywhere; it sets no limit for a
+//! connection that stalls; and it takes what has arrived without a look at its hash.
 
-use super::error::{Failure, Refusal};
+use super::error::{Failure, Refusal, User};
+use super::names::printable;
 use super::options::{HubOptions, Patience, Token};
 use super::proxies::ProxyRules;
-use std::error::Error;
+use super::retry::RetryPolicy;
+use super::DownloadProgress;
 use std::io::{self, Read};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
-use ureq::{Agent, ErrorKind, Response};
-use url::Url;
+use ureq::http::{HeaderMap, Response, Uri};
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::{Agent, Body, Proxy};
 
 /// Redirects that one request may go through.
 const MAX_REDIRECTS: usize = 10;
@@ -22,76 +25,95 @@ const MAX_REDIRECTS: usize = 10;
 const PROXY: &str = "the proxy that HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names";
 /// The most that an answer which is no file may hold.
 const MAX_DOCUMENT: u64 = 64 << 20;
+/// A wait that the user is told of.
+const LONG_WAIT: Duration = Duration::from_secs(5);
+/// The Hub's own hosts: an endpoint that redirects to one of them has not sent us astray.
+const HUB_HOSTS: [&str; 2] = ["huggingface.co", "hf.co"];
 
 /// The way to one Hub.
-pub(super) struct Transport {
-    endpoint: Url,
-    authorization: Option<String>,
-    proxies: ProxyRules,
-    pub(super) patience: Patience,
-    /// One agent (with its open connections) for each proxy, made when first needed: making one reads the
-    /// system's certificates, which a start from the cache shall not wait for.
-    agents: Mutex<Vec<(Option<String>, Agent)>>,
+pub(super) struct Transport<'a> {
+    endpoint: Uri,
+    token: Option<&'a Token>,
+    /// The Hub has refused the token, which comes from a file: it is no longer sent.
+    is_stale: AtomicBool,
+    proxies: &'a ProxyRules,
+    pub(super) patience: &'a Patience,
+    /// The longest wait that the server can ask for.
+    longest_asked: Duration,
+    pub(super) progress: &'a dyn DownloadProgress,
+    /// An agent with its open connections for `http`, and one for `https`. Made when first needed: making one reads
+    /// the system's certificates, which a start from the cache shall not wait for.
+    agents: [OnceLock<Agent>; 2],
 }
 
-/// What the Hub says of a file before its bytes.
-#[derive(Debug, Default)]
-pub(super) struct Stated {
-    pub(super) etag: Option<String>,
-    pub(super) size: Option<u64>,
+/// What is asked for, whoever may answer.
+#[derive(Clone, Copy)]
+struct Request<'r> {
+    method: &'r str,
+    url: &'r str,
+    /// The first byte that is wanted.
+    from: u64,
+    /// How long nothing may come.
+    limit: Duration,
 }
 
-impl Transport {
-    /// `endpoint` has been parsed from the options.
-    pub(super) fn new(endpoint: Url, options: &HubOptions) -> Result<Transport, Failure> {
-        let authorization = match options.token.as_ref().map(Token::header) {
-            Some(None) => {
-                return Err(Failure::senseless("the token holds characters that no token has (check HF_TOKEN)"))
-            }
-            Some(header) => header,
-            None => None,
-        };
+impl<'a> Transport<'a> {
+    /// The way to the endpoint of `options`. A server may ask for waits up to `longest_asked`.
+    ///
+    /// # Errors
+    /// If the endpoint is no address, or the token has characters that no header takes.
+    pub(super) fn new(
+        options: &'a HubOptions,
+        longest_asked: Duration,
+        progress: &'a dyn DownloadProgress,
+    ) -> anyhow::Result<Transport<'a>> {
+        let endpoint = http_uri(options.endpoint.as_str())
+            .ok_or_else(|| anyhow::anyhow!("HF_ENDPOINT is “{}”, which is no http(s) URL", options.endpoint))?;
+        if let Some(token) = options.token.as_ref().filter(|token| token.header().is_none()) {
+            let source = token.file().map_or("HF_TOKEN".to_string(), |file| file.display().to_string());
+            anyhow::bail!("the token holds characters that no token has: check {source}");
+        }
         Ok(Transport {
             endpoint,
-            authorization,
-            proxies: options.proxies.clone(),
-            patience: options.patience.clone(),
-            agents: Mutex::new(Vec::new()),
+            token: options.token.as_ref(),
+            is_stale: AtomicBool::new(false),
+            proxies: &options.proxies,
+            patience: &options.patience,
+            longest_asked,
+            progress,
+            agents: [OnceLock::new(), OnceLock::new()],
         })
     }
 
-    /// The body of a small answer, tried again where that may help.
-    pub(super) fn document(&self, url: &Url) -> Result<Vec<u8>, Failure> {
+    /// The body of a small answer, tried again if that may help.
+    pub(super) fn document(&self, url: &str) -> Result<Vec<u8>, Failure> {
         self.retrying(|| {
-            let response = self.follow("GET", url, None)?;
+            let response = self.follow(Request { method: "GET", url, from: 0, limit: self.patience.answer })?;
             let mut body = Vec::new();
-            response.into_reader().take(MAX_DOCUMENT + 1).read_to_end(&mut body).map_err(broken_body)?;
-            match body.len() as u64 > MAX_DOCUMENT {
-                true => Err(Failure::senseless("the answer is longer than any sensible one")),
-                false => Ok(body),
+            let mut reader = response.into_body().into_reader().take(MAX_DOCUMENT + 1);
+            reader.read_to_end(&mut body).map_err(broken_body)?;
+            if body.len() as u64 > MAX_DOCUMENT {
+                return Err(Failure::senseless("the answer is longer than any sensible one"));
             }
+            Ok(body)
         })
     }
 
-    /// What the Hub states of the file at `url`, without fetching it. A redirect to another host is not followed:
-    /// the Hub has said all by then, and signed URLs of a storage answer to GET alone.
-    pub(super) fn stated(&self, url: &Url) -> Result<Stated, Failure> {
+    /// The etag and the size of the file at `url`, without its bytes. A redirect to the storage is not followed: the Hub
+    /// has said all by then, and signed URLs of a storage answer to GET alone.
+    pub(super) fn stated(&self, url: &str) -> Result<(Option<String>, Option<u64>), Failure> {
         self.retrying(|| {
-            let response = self.follow("HEAD", url, None)?;
-            let header = |name: &str| response.header(name).map(str::to_string);
-            let is_final = (200..300).contains(&response.status());
-            Ok(Stated {
-                etag: header("X-Linked-Etag").or_else(|| header("ETag")),
-                size: header("X-Linked-Size")
-                    .or_else(|| header("Content-Length").filter(|_| is_final))
-                    .and_then(|size| size.trim().parse().ok()),
-            })
+            let response = self.follow(Request { method: "HEAD", url, from: 0, limit: self.patience.answer })?;
+            let header = |name: &str| text(response.headers(), name);
+            let own_size = || header("Content-Length").filter(|_| response.status().is_success());
+            let size = header("X-Linked-Size").or_else(own_size).and_then(|size| size.trim().parse().ok());
+            Ok((header("X-Linked-Etag").or_else(|| header("ETag")).map(str::to_string), size))
         })
     }
 
     /// One try to open the file at `url` from byte `from` on.
-    pub(super) fn open(&self, url: &Url, from: u64) -> Result<Response, Failure> {
-        self.follow("GET", url, Some(from).filter(|from| *from > 0))
+    pub(super) fn open(&self, url: &str, from: u64) -> Result<Response<Body>, Failure> {
+        self.follow(Request { method: "GET", url, from, limit: self.patience.stall })
     }
 
     /// Repeats a request that failed in a way that may pass. A connection that took long to fail is not tried
@@ -106,26 +128,59 @@ impl Transport {
             };
             failures += 1;
             let in_time = matches!(failure, Failure::Status(_)) || started.elapsed() < self.patience.connect;
-            match self.patience.requests.wait_after(failures, failure.retry_after()).filter(|_| in_time) {
-                Some(wait) => std::thread::sleep(wait),
-                None => return Err(failure),
+            if !in_time || !self.pause(&self.patience.requests, failures, &failure) {
+                return Err(failure);
             }
         }
     }
 
-    fn follow(&self, method: &str, url: &Url, from: Option<u64>) -> Result<Response, Failure> {
-        let mut url = url.clone();
+    /// Waits before the next try, or says that there is none.
+    pub(super) fn pause(&self, policy: &RetryPolicy, failures: u32, failure: &Failure) -> bool {
+        let Some(wait) = policy.wait_after(failures, failure.retry_after(), self.longest_asked) else { return false };
+        if wait >= LONG_WAIT {
+            self.progress.message(&format!("{failure}: waiting {} s before the next try", wait.as_secs()));
+        }
+        std::thread::sleep(wait);
+        true
+    }
+
+    /// The answer behind all redirects, asked for once more without a token if the Hub refuses that of a file: the Hub
+    /// does so for public repositories, too, and only Python's client refreshes what `hf auth login` has stored.
+    fn follow(&self, request: Request) -> Result<Response<Body>, Failure> {
+        let user = self.user();
+        match (self.follow_as(&user, request), user) {
+            (Err(Failure::Status(refusal)), User::Token { file: Some(file) })
+                if refusal.code == 401 && refusal.other_host.is_none() =>
+            {
+                self.is_stale.store(true, Ordering::Relaxed);
+                self.progress.message(&format!(
+                    "the Hub refused the token in {}: going on without it (`hf auth login` makes a new one)",
+                    file.display()
+                ));
+                self.follow_as(&self.user(), request)
+            }
+            (outcome, _) => outcome,
+        }
+    }
+
+    fn user(&self) -> User {
+        match (self.token, self.token.and_then(Token::file)) {
+            (Some(_), Some(file)) if self.is_stale.load(Ordering::Relaxed) => User::Stale { file: file.into() },
+            (Some(_), file) => User::Token { file: file.map(Into::into) },
+            (None, _) => User::Nobody,
+        }
+    }
+
+    fn follow_as(&self, user: &User, request: Request) -> Result<Response<Body>, Failure> {
+        let mut url = http_uri(request.url).ok_or_else(|| Failure::senseless("the file's address is malformed"))?;
         for _ in 0..=MAX_REDIRECTS {
-            let response = self.send(method, &url, from)?;
-            if !matches!(response.status(), 301 | 302 | 303 | 307 | 308) {
+            let response = self.send(user, &url, request)?;
+            if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
                 return Ok(response);
             }
-            let next = response
-                .header("Location")
-                .and_then(|location| url.join(location).ok())
-                .filter(|next| matches!(next.scheme(), "http" | "https") && next.host().is_some())
-                .ok_or_else(|| Failure::senseless("the server redirects to no address"))?;
-            if method == "HEAD" && next.origin() != url.origin() {
+            let next = text(response.headers(), "Location").and_then(|location| joined(&url, location));
+            let next = next.ok_or_else(|| Failure::senseless("the server redirects to no address"))?;
+            if request.method == "HEAD" && !self.is_of_hub(&next) {
                 return Ok(response);
             }
             url = next;
@@ -133,104 +188,147 @@ impl Transport {
         Err(Failure::senseless("the server redirects without end"))
     }
 
-    fn send(&self, method: &str, url: &Url, from: Option<u64>) -> Result<Response, Failure> {
-        let mut request = self.agent(url)?.request_url(method, url).set("Accept-Encoding", "identity");
-        if let Some(authorization) = self.authorization.as_ref().filter(|_| url.origin() == self.endpoint.origin()) {
-            request = request.set("Authorization", authorization);
-        }
-        if let Some(from) = from {
-            request = request.set("Range", &format!("bytes={from}-"));
-        }
-        request.call().map_err(|error| failure(error, url, self.proxies.proxy_for(url).is_some()))
+    /// Whether `url` is the Hub's: of the endpoint, or of the Hub that the endpoint stands for.
+    fn is_of_hub(&self, url: &Uri) -> bool {
+        let origin = origin(url);
+        let is_canonical = matches!(&origin, (true, host, 443) if HUB_HOSTS.contains(&host.as_str()));
+        is_canonical || origin == self::origin(&self.endpoint)
     }
 
-    fn agent(&self, url: &Url) -> Result<Agent, Failure> {
-        let proxy = self.proxies.proxy_for(url);
-        let mut agents = self.agents.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Some((_, agent)) = agents.iter().find(|(known, _)| known.as_deref() == proxy) {
-            return Ok(agent.clone());
+    fn send(&self, user: &User, url: &Uri, asked: Request) -> Result<Response<Body>, Failure> {
+        let agent = self.agent(is_https(url))?;
+        let request = if asked.method == "HEAD" { agent.head(url) } else { agent.get(url) };
+        let config = request.config().timeout_recv_response(Some(asked.limit)).timeout_per_read(Some(asked.limit));
+        let mut request = config.build().header("Accept-Encoding", "identity");
+        let is_of_hub = self.is_of_hub(url);
+        let authorization = self.token.and_then(Token::header);
+        if let Some(header) = authorization.filter(|_| is_of_hub && matches!(user, User::Token { .. })) {
+            request = request.header("Authorization", header);
         }
-        let mut builder = ureq::builder()
-            .redirects(0)
-            .timeout_connect(self.patience.connect)
-            .timeout_read(self.patience.stall)
-            .timeout_write(self.patience.stall)
-            .user_agent(concat!("agnews/", env!("CARGO_PKG_VERSION")));
-        if let Some(proxy) = proxy {
-            builder = builder.proxy(
-                ureq::Proxy::new(proxy).map_err(|_| Failure::senseless(format!("the URL of {PROXY} is malformed")))?,
-            );
+        if asked.from > 0 {
+            request = request.header("Range", format!("bytes={}-", asked.from));
         }
-        let agent = builder.build();
-        agents.push((proxy.map(str::to_string), agent.clone()));
-        Ok(agent)
+        let response = request.call().map_err(|error| self.failure(error, url))?;
+        if response.status().as_u16() < 400 {
+            return Ok(response);
+        }
+        let header = |name: &str| text(response.headers(), name).map(str::to_string);
+        Err(Failure::Status(Box::new(Refusal {
+            code: response.status().as_u16(),
+            other_host: (!is_of_hub).then(|| printable(url.host().unwrap_or_default())),
+            user: user.clone(),
+            error_code: header("X-Error-Code"),
+            message: header("X-Error-Message"),
+            retry_after: retry_after(header("RateLimit").as_deref(), header("Retry-After").as_deref()),
+        })))
+    }
+
+    fn agent(&self, is_https: bool) -> Result<&Agent, Failure> {
+        let proxy = self.proxies.proxy(is_https);
+        let proxy = proxy.map_err(|()| Failure::senseless(format!("the URL of {PROXY} is malformed")))?;
+        Ok(self.agents[usize::from(is_https)].get_or_init(|| agent(proxy, self.patience)))
+    }
+
+    /// The failure behind an error of the HTTP client, in words.
+    fn failure(&self, error: ureq::Error, url: &Uri) -> Failure {
+        use ureq::Error::*;
+        let host = url.host().unwrap_or_default();
+        let proxy = self.proxies.proxy(is_https(url)).ok().flatten().filter(|proxy| !proxy.is_no_proxy(url));
+        let peer = if proxy.is_some() { PROXY } else { host };
+        let detail = printable(error.to_string().trim_start_matches("io: "));
+        let (reason, transient) = match error {
+            // What the system's resolver says comes through as the standard library words it.
+            _ if detail.starts_with("failed to lookup") => (format!("{peer} was not found ({detail})"), true),
+            HostNotFound => (format!("{peer} was not found"), true),
+            Timeout(_) => (format!("{peer} did not answer in time"), true),
+            _ if detail.contains("certificate") => (
+                format!(
+                    "the certificate of {host} is not trusted ({detail}); if a proxy stands between, add its \
+                     certificate to the system's store or name it in SSL_CERT_FILE"
+                ),
+                false,
+            ),
+            ConnectProxyFailed(_) if detail.contains("407") => (format!("{PROXY} wants other credentials"), false),
+            ConnectProxyFailed(_) => (format!("{PROXY} did not connect to {host} ({detail})"), !detail.contains(" 4")),
+            ConnectionFailed | Io(_) => (format!("the connection to {peer} failed ({detail})"), true),
+            Protocol(_) => (format!("{peer} does not answer as a web server does ({detail})"), true),
+            _ => (format!("the request to {peer} failed ({detail})"), false),
+        };
+        Failure::Connection { reason, transient }
     }
 }
 
-/// The failure behind an error of the HTTP client, in words.
-fn failure(error: ureq::Error, url: &Url, through_proxy: bool) -> Failure {
-    match error {
-        ureq::Error::Status(code, response) => {
-            let header = |name: &str| response.header(name).map(str::to_string);
-            Failure::Status(Refusal {
-                code,
-                error_code: header("X-Error-Code"),
-                message: header("X-Error-Message"),
-                retry_after: retry_after(header("Retry-After").as_deref(), header("RateLimit").as_deref()),
-            })
-        }
-        ureq::Error::Transport(transport) => {
-            let host = url.host_str().unwrap_or_default();
-            let peer = if through_proxy { PROXY } else { host };
-            let detail = root_cause(&transport);
-            let (reason, transient) = match transport.kind() {
-                ErrorKind::Dns => (format!("{peer} was not found ({detail})"), true),
-                _ if detail.contains("certificate") => (
-                    format!(
-                        "the certificate of {host} is not trusted ({detail}); if a proxy stands between, add its \
-                         certificate to the system's store or name it in SSL_CERT_FILE"
-                    ),
-                    false,
-                ),
-                ErrorKind::ConnectionFailed => (format!("no connection to {peer} ({detail})"), true),
-                ErrorKind::ProxyConnect => (format!("{PROXY} did not connect"), true),
-                ErrorKind::ProxyUnauthorized => (format!("{PROXY} wants other credentials"), false),
-                ErrorKind::Io => (format!("the connection to {peer} broke ({detail})"), true),
-                ErrorKind::BadStatus | ErrorKind::BadHeader => {
-                    (format!("{peer} does not answer as a web server does"), true)
-                }
-                _ => (format!("the request to {peer} failed ({detail})"), false),
-            };
-            Failure::Connection { reason, transient }
-        }
+/// A client that takes every answer as it comes: redirects and errors are told apart here.
+fn agent(proxy: Option<Proxy>, patience: &Patience) -> Agent {
+    let native = rustls_native_certs::load_native_certs().certs;
+    // A bare container has no store; the list that Mozilla's browsers trust is compiled in.
+    let roots = if native.is_empty() {
+        RootCerts::WebPki
+    } else {
+        native.iter().map(|certificate| Certificate::from_der(certificate).to_owned()).into()
+    };
+    Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .proxy(proxy)
+        .user_agent(concat!("agnews/", env!("CARGO_PKG_VERSION")))
+        .tls_config(TlsConfig::builder().root_certs(roots).build())
+        .timeout_resolve(Some(patience.connect))
+        .timeout_connect(Some(patience.connect))
+        .timeout_per_write(Some(patience.stall))
+        .build()
+        .into()
+}
+
+fn is_https(url: &Uri) -> bool {
+    url.scheme_str() == Some("https")
+}
+
+/// Scheme (whether it is `https`), host and port.
+fn origin(url: &Uri) -> (bool, String, u16) {
+    let port = url.port_u16().unwrap_or(if is_https(url) { 443 } else { 80 });
+    (is_https(url), url.host().unwrap_or_default().to_ascii_lowercase(), port)
+}
+
+fn http_uri(text: &str) -> Option<Uri> {
+    let url: Uri = text.parse().ok()?;
+    (matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some_and(|host| !host.is_empty()))
+        .then_some(url)
+}
+
+/// Where a `Location` leads from `url`. Of relative addresses the Hub sends those that begin at the root.
+fn joined(url: &Uri, location: &str) -> Option<Uri> {
+    if location.starts_with("//") {
+        return http_uri(&format!("{}:{location}", url.scheme_str()?));
     }
+    if location.starts_with('/') {
+        return http_uri(&format!("{}://{}{location}", url.scheme_str()?, url.authority()?));
+    }
+    http_uri(location)
+}
+
+pub(super) fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers.get(name).and_then(|value| std::str::from_utf8(value.as_bytes()).ok())
 }
 
 /// The failure behind an error while a body was read.
 pub(super) fn broken_body(error: io::Error) -> Failure {
-    let reason = match error.kind() {
-        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => "the connection stalled".to_string(),
-        _ => format!("the connection broke ({error})"),
-    };
-    Failure::broken(reason)
+    let is_timeout = error.get_ref().is_some_and(|inner| matches!(inner.downcast_ref(), Some(ureq::Error::Timeout(_))));
+    let is_stall = is_timeout || matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock);
+    Failure::broken(if is_stall { "the connection stalled".into() } else { format!("the connection broke ({error})") })
 }
 
-fn root_cause(error: &(dyn Error + 'static)) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    super::names::printable(&cause.to_string())
-}
-
-/// Seconds from `Retry-After`, else from the Hub's `RateLimit: "api";r=0;t=SECONDS`.
-fn retry_after(retry_after: Option<&str>, rate_limit: Option<&str>) -> Option<Duration> {
-    let seconds = retry_after.and_then(|value| value.trim().parse().ok()).or_else(|| {
+/// Seconds from the Hub's `RateLimit: "api";r=0;t=SECONDS`, else from `Retry-After`.
+fn retry_after(rate_limit: Option<&str>, retry_after: Option<&str>) -> Option<Duration> {
+    let window = rate_limit.and_then(|header| {
         // The header comes with every answer; it is the reason for none unless nothing remains.
-        let mut parts = rate_limit?.split(';').map(str::trim);
-        parts.clone().any(|part| part == "r=0").then(|| parts.find_map(|part| part.strip_prefix("t=")?.parse().ok()))?
-    })?;
-    Some(Duration::from_secs(seconds))
+        let mut parts = header.split(';').map(str::trim);
+        parts.clone().find(|part| *part == "r=0")?;
+        let seconds: u64 = parts.find_map(|part| part.strip_prefix("t="))?.trim().parse().ok()?;
+        // Rounded down by the server.
+        Some(seconds.saturating_add(1))
+    });
+    window.or_else(|| retry_after?.trim().parse().ok()).map(Duration::from_secs)
 }
 
 #[cfg(test)]
@@ -239,9 +337,28 @@ mod tests {
 
     #[test]
     fn servers_say_when_to_come_back() {
-        assert_eq!(retry_after(Some("7"), None), Some(Duration::from_secs(7)));
-        assert_eq!(retry_after(None, Some("\"api\";r=0;t=55")), Some(Duration::from_secs(55)));
-        assert_eq!(retry_after(None, Some("\"api\";r=12;t=55")), None);
-        assert_eq!(retry_after(Some("Wed, 21 Oct 2015 07:28:00 GMT"), None), None);
+        let seconds = |rate_limit, after| retry_after(rate_limit, after).map(|wait| wait.as_secs());
+        assert_eq!(seconds(None, Some("7")), Some(7));
+        assert_eq!(seconds(Some("\"api\";r=0;t=55"), Some("7")), Some(56));
+        assert_eq!(seconds(Some("\"api\";r=12;t=55"), Some("7")), Some(7));
+        assert_eq!(seconds(Some("\"api\";r=12;t=55"), None), None);
+        assert_eq!(seconds(None, Some("Wed, 21 Oct 2015 07:28:00 GMT")), None);
+    }
+
+    #[test]
+    fn redirects_lead_to_web_addresses() {
+        let from = http_uri("https://user@hub.example:8/a/b?c").unwrap();
+        for (location, expected) in [
+            ("/x?y=%2F#z", Some("https://user@hub.example:8/x?y=%2F")),
+            ("//other.example/x", Some("https://other.example/x")),
+            ("http://other.example", Some("http://other.example/")),
+            ("ftp://other.example/x", None),
+            ("file:///etc/passwd", None),
+            ("", None),
+            ("https:///x", None),
+        ] {
+            let joined = joined(&from, location).map(|url| url.to_string());
+            assert_eq!(joined.as_deref(), expected, "{location}");
+        }
     }
 }

@@ -1,42 +1,32 @@
 //! `*.index.json`: which shard each tensor of a large checkpoint is in.
 
 use super::quoted;
+use crate::checkpoint::files::RepoPath;
 use anyhow::{anyhow, ensure, Context, Result};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::path::{Component, Path};
 
-/// The longest index in bytes: that of a hundred thousand tensors.
-pub(super) const MAX_FILE_SIZE: usize = 16 << 20;
-
-/// The tensors of each shard, by the shard's file name.
+/// The tensors of each shard, by the shard's path from the index's folder.
 ///
 /// # Errors
-/// Where the index is no JSON object with a `weight_map` from names to files, or a file is not in the index's folder.
-pub(super) fn read(json: &[u8]) -> Result<BTreeMap<String, Vec<String>>> {
+/// If the index is no JSON object with a `weight_map` from names to files, or a file is not in the index's folder.
+pub(crate) fn read(json: &[u8]) -> Result<BTreeMap<RepoPath, Vec<String>>> {
     let index: Value = serde_json::from_slice(json).context("it is not valid JSON")?;
     let weight_map = index.get("weight_map").and_then(Value::as_object);
     let weight_map = weight_map.context("it has no weight_map, an object with the file of each tensor")?;
     ensure!(!weight_map.is_empty(), "its weight_map is empty");
-    let mut shards: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut shards: BTreeMap<RepoPath, Vec<String>> = BTreeMap::new();
     for (tensor, shard) in weight_map {
-        let shard = shard.as_str().filter(|shard| is_file_name(shard)).ok_or_else(|| {
+        let shard = shard.as_str().and_then(RepoPath::parse).ok_or_else(|| {
             anyhow!(
-                "its weight_map gives {} for {}, not the name of a file beside it",
+                "its weight_map gives {} for {}, not the name of a file in its folder",
                 shortened(shard),
                 quoted(tensor)
             )
         })?;
-        shards.entry(shard.to_owned()).or_default().push(tensor.clone());
+        shards.entry(shard).or_default().push(tensor.clone());
     }
     Ok(shards)
-}
-
-/// Whether `name` cannot leave its folder, on any system.
-fn is_file_name(name: &str) -> bool {
-    let mut components = Path::new(name).components();
-    matches!((components.next(), components.next()), (Some(Component::Normal(only)), None) if only == name)
-        && !name.contains(['/', '\\', ':', '\0'])
 }
 
 fn shortened(value: &Value) -> String {
@@ -54,10 +44,11 @@ mod tests {
 
     #[test]
     fn groups_tensors_by_shard() {
-        let json = br#"{"metadata":{"total_size":8},"weight_map":{"b":"2.bin","a":"1.bin","c":"2.bin"}}"#;
-        let shards = read(json).unwrap();
-        assert_eq!(shards["1.bin"], ["a"]);
-        assert_eq!(shards["2.bin"], ["b", "c"]);
+        let json = br#"{"metadata":{"total_size":8},"weight_map":{"b":"in/2.bin","a":"1.bin","c":"in/2.bin"}}"#;
+        let shards: Vec<_> = read(json).unwrap().into_iter().collect();
+        let path = |path: &str| RepoPath::parse(path).unwrap();
+        assert_eq!(shards[0], (path("1.bin"), vec!["a".to_owned()]));
+        assert_eq!(shards[1], (path("in/2.bin"), vec!["b".to_owned(), "c".to_owned()]));
     }
 
     #[test]
@@ -69,14 +60,13 @@ mod tests {
             ("{\"weight_map\":{}}", "is empty"),
             ("{\"weight_map\":{\"a\":1}}", "gives 1 for \"a\""),
             ("{\"weight_map\":{\"a\":{\"a\":\"a\"}}}", "gives an object for \"a\""),
-            ("{\"weight_map\":{\"a\":\"\"}}", "not the name of a file beside it"),
-            ("{\"weight_map\":{\"a\":\"..\"}}", "not the name of a file beside it"),
-            ("{\"weight_map\":{\"a\":\".\"}}", "not the name of a file beside it"),
-            ("{\"weight_map\":{\"a\":\"../x\"}}", "not the name of a file beside it"),
-            ("{\"weight_map\":{\"a\":\"/etc/passwd\"}}", "not the name of a file beside it"),
-            ("{\"weight_map\":{\"a\":\"x/\"}}", "not the name of a file beside it"),
-            ("{\"weight_map\":{\"a\":\"x/y\"}}", "not the name of a file beside it"),
-            ("{\"weight_map\":{\"a\":\"c:\\\\x\"}}", "not the name of a file beside it"),
+            ("{\"weight_map\":{\"a\":\"\"}}", "not the name of a file in its folder"),
+            ("{\"weight_map\":{\"a\":\"..\"}}", "not the name of a file in its folder"),
+            ("{\"weight_map\":{\"a\":\".\"}}", "not the name of a file in its folder"),
+            ("{\"weight_map\":{\"a\":\"../x\"}}", "not the name of a file in its folder"),
+            ("{\"weight_map\":{\"a\":\"/etc/passwd\"}}", "not the name of a file in its folder"),
+            ("{\"weight_map\":{\"a\":\"x/\"}}", "not the name of a file in its folder"),
+            ("{\"weight_map\":{\"a\":\"c:\\\\x\"}}", "not the name of a file in its folder"),
         ] {
             let message = format!("{:#}", read(json.as_bytes()).unwrap_err());
             assert!(message.contains(expected), "{json}: {message}");

@@ -25,7 +25,7 @@ impl FileBytes {
     /// Maps `file`, or takes its bytes from the binary.
     ///
     /// # Errors
-    /// Where the file cannot be opened or mapped, is empty, or is a Git LFS pointer; the message names it.
+    /// If the file cannot be opened or mapped, is empty, or is a Git LFS pointer; the message names it.
     pub(super) fn open(file: &CheckpointFile) -> Result<FileBytes> {
         let name = file.to_string();
         let content = match file {

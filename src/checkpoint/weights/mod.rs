@@ -7,7 +7,7 @@
 mod float32s;
 #[cfg(test)]
 mod fuzz;
-mod index;
+pub(crate) mod index;
 mod mapped;
 mod names;
 mod pickle;
@@ -21,7 +21,7 @@ mod zip_directory;
 pub use float32s::Float32s;
 pub use stored::StoredTensor;
 
-use crate::checkpoint::files::{CheckpointFile, CheckpointFiles};
+use crate::checkpoint::files::{CheckpointFile, CheckpointFiles, Format, KnownFile, Parts, Role, MAX_JSON_SIZE};
 use anyhow::{anyhow, bail, ensure, Context, Result};
 use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::var_builder::SimpleBackend;
@@ -32,30 +32,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use stored::Placed;
 
-/// What may hold a checkpoint's tensors, the best first.
-const CANDIDATES: [(&str, Format, Parts); 4] = [
-    ("model.safetensors", Format::Safetensors, Parts::One),
-    ("model.safetensors.index.json", Format::Safetensors, Parts::Shards),
-    ("pytorch_model.bin", Format::Torch, Parts::One),
-    ("pytorch_model.bin.index.json", Format::Torch, Parts::Shards),
-];
-
-/// What a file of tensors is written in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Format {
-    Safetensors,
-    /// `torch.save`: which of its two formats, the first bytes tell.
-    Torch,
-}
-
-/// How many files the tensors are in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Parts {
-    One,
-    /// Several, which an index names.
-    Shards,
-}
-
 /// All tensors of a checkpoint by their canonical names (as BERT in transformers names them). Cheap to clone.
 #[derive(Clone)]
 pub struct Weights {
@@ -63,7 +39,7 @@ pub struct Weights {
 }
 
 struct Shared {
-    /// The file that was chosen, for messages: the index where there are shards.
+    /// The file that was chosen, for messages: the index if there are shards.
     origin: String,
     files: Vec<FileBytes>,
     tensors: BTreeMap<String, Located>,
@@ -83,7 +59,7 @@ impl Weights {
     /// of PyTorch's formats, else `pytorch_model.bin.index.json` and its shards. The files are mapped, not read.
     ///
     /// # Errors
-    /// Where the checkpoint has none of these (the message lists what it has), or a file cannot be read or is damaged;
+    /// If the checkpoint has none of these (the message lists what it has), or a file cannot be read or is damaged;
     /// the message names the file and what is wrong in it.
     pub fn open(files: &CheckpointFiles) -> Result<Weights> {
         let (file, format, parts) = choose(files)?;
@@ -110,18 +86,18 @@ impl Weights {
         self.shared.tensors.contains_key(name)
     }
 
-    /// The dimensions of a tensor, or `None` where there is none of that name.
+    /// The dimensions of a tensor, or `None` if there is none of that name.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         self.shared.tensors.get(name).map(|located| located.placed.shape())
     }
 
-    /// A tensor as its file stores it, or `None` where there is none of that name.
+    /// A tensor as its file stores it, or `None` if there is none of that name.
     pub fn stored(&self, name: &str) -> Option<StoredTensor<'_>> {
         self.shared.tensors.get(name).map(|located| self.shared.view(located))
     }
 
     /// The tensors for candle's modules, converted to `dtype` on `device` when they are asked for. An error of its
-    /// `get` names file and tensor and, where they differ, the shape asked for and the one found.
+    /// `get` names file and tensor and, if they differ, the shape asked for and the one found.
     pub fn var_builder(&self, dtype: DType, device: &Device) -> VarBuilder<'static> {
         VarBuilder::from_backend(Box::new(self.clone()), dtype, device.clone())
     }
@@ -142,10 +118,10 @@ impl Weights {
         self.tensor(name, dtype, device)
     }
 
-    /// The elements of a tensor as float32, in its file where it holds them so.
+    /// The elements of a tensor as float32, in its file if it holds them so.
     ///
     /// # Errors
-    /// Where there is none of that name, its shape is not `shape`, or it cannot be converted; the message names file and
+    /// If there is none of that name, its shape is not `shape`, or it cannot be converted; the message names file and
     /// tensor.
     pub fn float32s(&self, shape: &[usize], name: &str) -> Result<Float32s> {
         let located = self.located_as(shape, name)?;
@@ -155,7 +131,7 @@ impl Weights {
     /// Checks that there is a tensor of that canonical name and shape.
     ///
     /// # Errors
-    /// Where there is none, or its shape is another; the message names the file, the tensor and both shapes.
+    /// If there is none, or its shape is another; the message names the file, the tensor and both shapes.
     pub fn check_shape(&self, shape: &[usize], name: &str) -> Result<()> {
         self.located_as(shape, name).map(|_| ())
     }
@@ -172,20 +148,18 @@ impl Weights {
     }
 }
 
-/// The best of [`CANDIDATES`] that is there.
+/// The best file of weights that is there.
 fn choose(files: &CheckpointFiles) -> Result<(CheckpointFile, Format, Parts)> {
     let names = files.names();
-    for (name, format, parts) in CANDIDATES {
-        if let Some(file) = files.find(name) {
-            return Ok((file, format, parts));
-        }
-        // Not passed over in favour of the next, which may hold other weights.
-        ensure!(
-            !names.iter().any(|present| present == name),
-            "{files} has a {name} that is not a file: it is a folder, or a link to what is not there"
-        );
+    // By the names alone: one that is no file is not passed over for the next, which may hold other weights.
+    for known in KnownFile::of(|name| names.iter().any(|present| present == name)) {
+        let Role::Weights(format, parts) = known.role else { continue };
+        let file = files.find(known.name).with_context(|| {
+            format!("{files} has a {} that is not a file: it is a folder, or a link to what is not there", known.name)
+        })?;
+        return Ok((file, format, parts));
     }
-    let wanted = CANDIDATES.map(|(name, ..)| name).join(", ");
+    let wanted = KnownFile::names(|role| matches!(role, Role::Weights(..))).join(", ");
     let present = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
     bail!("{files} has no weights that agnews can read ({wanted}); it has {present}")
 }
@@ -214,10 +188,10 @@ impl Shared {
 
     /// Takes from each shard that `index` names the tensors that it gives to this shard.
     fn add_shards(&mut self, index: &CheckpointFile, format: Format, files: &CheckpointFiles) -> Result<()> {
-        let bytes = index.read(index::MAX_FILE_SIZE)?;
+        let bytes = index.read(MAX_JSON_SIZE)?;
         let shards = index::read(&bytes).with_context(|| format!("cannot read {index}"))?;
         for (shard, names) in shards {
-            let file = files.find(&shard);
+            let file = files.find(shard.as_str());
             let file = file.with_context(|| format!("{index} names the shard {shard}, which is not there"))?;
             let bytes = FileBytes::open(&file)?;
             let tensors = read(&bytes, format).with_context(|| format!("cannot read {file}"))?;

@@ -112,7 +112,7 @@ impl<'a> Pickle<'a> {
     /// Reads the pickle that begins `bytes`; what follows its STOP is left alone.
     ///
     /// # Errors
-    /// Where the pickle is cut off, makes no sense, is longer than [`MAX_INSTRUCTIONS`], or uses an opcode or a
+    /// If the pickle is cut off, makes no sense, is longer than [`MAX_INSTRUCTIONS`], or uses an opcode or a
     /// name that a state dict does not need.
     pub(super) fn read(bytes: &'a [u8]) -> Result<Pickle<'a>> {
         let mut machine = Machine { bytes, ..Machine::default() };

@@ -30,7 +30,7 @@ struct Header {
 /// adds up the claimed sizes unchecked, and its errors do not say which tensor is wrong.
 ///
 /// # Errors
-/// Where the file is cut off, the header is no header, or the tensors do not fill the rest of the file exactly.
+/// If the file is cut off, the header is no header, or the tensors do not fill the rest of the file exactly.
 pub(super) fn read(file: &[u8]) -> Result<Vec<(String, Placed)>> {
     let (header, data_start) = header(file)?;
     let data = &file[data_start..];

@@ -11,6 +11,10 @@ use std::ops::Range;
 /// Keys under which training scripts save the state dict among other things.
 const WRAPPERS: [&str; 3] = ["state_dict", "model_state_dict", "model"];
 
+/// How many times the file's size all tensors together may have. Names that share a storage, as tied weights do, make
+/// them more than the file, and each may become a copy in memory; a file that lets thousands share one is made to harm.
+const MAX_SHARING: usize = 8;
+
 /// The most wrappings around a tensor: a parameter, and a class with attributes.
 const MAX_WRAPPINGS: usize = 4;
 
@@ -31,7 +35,7 @@ impl<'a> StorageId<'a> {
     /// view's `(key, offset, elements)` at the end.
     ///
     /// # Errors
-    /// Where it is something else, or its size is negative or beyond what an address can reach.
+    /// If it is something else, or its size is negative or beyond what an address can reach.
     pub(super) fn read(pickle: &Pickle<'a>, id: Value<'a>) -> Result<StorageId<'a>> {
         let (class, key, elements, view) = match pickle.items(id) {
             Some(&[Value::Text("storage"), class, key, _, elements]) => (class, key, elements, Value::None),
@@ -68,12 +72,14 @@ impl<'a> StorageId<'a> {
 }
 
 /// The tensors of the state dict that `pickle` holds, itself or under one of [`WRAPPERS`]. `locate` gives the place of
-/// a whole storage in the file, [`StorageId::size`] bytes long.
+/// a whole storage in the file, [`StorageId::size`] bytes long. The file has `file_size` bytes.
 ///
 /// # Errors
-/// Where there is no state dict, or a tensor is not as PyTorch writes it; the message names the tensor.
+/// If there is no state dict, a tensor is not as PyTorch writes it (the message names the tensor), or all tensors
+/// together are larger than the file by more than [`MAX_SHARING`] times.
 pub(super) fn tensors<'a>(
     pickle: &Pickle<'a>,
+    file_size: usize,
     mut locate: impl FnMut(&StorageId<'a>) -> Result<Range<usize>>,
 ) -> Result<Vec<(String, Placed)>> {
     let mut by_name: BTreeMap<&str, Value> = BTreeMap::new();
@@ -83,8 +89,12 @@ pub(super) fn tensors<'a>(
             by_name.insert(name, value);
         }
     }
+    let mut left = file_size.saturating_mul(MAX_SHARING);
     let place = |(name, value): (&str, Value<'a>)| {
         let placed = tensor(pickle, value, &mut locate).with_context(|| format!("tensor {}", quoted(name)))?;
+        left = left.checked_sub(placed.size()).with_context(|| {
+            format!("its tensors share storages until they are more than {MAX_SHARING} times as large as the file")
+        })?;
         Ok((name.to_owned(), placed))
     };
     by_name.into_iter().map(place).collect()

@@ -16,7 +16,7 @@ const MAX_RANK: usize = 16;
 pub(super) struct Placed {
     dtype: Dtype,
     shape: Vec<usize>,
-    /// Elements from one index to the next in each dimension; `None` where the tensor is contiguous in C order.
+    /// Elements from one index to the next in each dimension; `None` if the tensor is contiguous in C order.
     strides: Option<Vec<usize>>,
     /// Position in the file, from the first element to the end of the last one.
     bytes: Range<usize>,
@@ -29,7 +29,7 @@ pub struct StoredTensor<'a> {
     pub dtype: Dtype,
     /// The dimensions.
     pub shape: &'a [usize],
-    /// Elements from one index to the next in each dimension; `None` where the tensor is contiguous in C order.
+    /// Elements from one index to the next in each dimension; `None` if the tensor is contiguous in C order.
     pub strides: Option<&'a [usize]>,
     /// Little-endian elements, from the tensor's first to its last: exactly those of the tensor where it is
     /// contiguous. No alignment is promised.
@@ -40,7 +40,7 @@ impl Placed {
     /// A tensor in C order in exactly the bytes `bytes` of the file.
     ///
     /// # Errors
-    /// Where shape and element type ask for another number of bytes.
+    /// If shape and element type ask for another number of bytes.
     pub(super) fn contiguous(dtype: Dtype, shape: Vec<usize>, bytes: Range<usize>) -> Result<Placed> {
         check_rank(shape.len())?;
         let bits = num_elements(&shape).and_then(|n| n.checked_mul(dtype.bitsize()));
@@ -58,7 +58,7 @@ impl Placed {
     /// `storage` of the file. All are the file's own numbers; a negative one is refused.
     ///
     /// # Errors
-    /// Where the view leaves the storage, or repeats elements so that it is larger than the storage
+    /// If the view leaves the storage, or repeats elements so that it is larger than the storage
     /// (`torch.Tensor.expand`): such a view could ask for any amount of memory.
     pub(super) fn strided(
         dtype: Dtype,
@@ -102,12 +102,17 @@ impl Placed {
         &self.shape
     }
 
+    /// The bytes of all elements one behind the other.
+    pub(super) fn size(&self) -> usize {
+        self.shape.iter().product::<usize>() * (self.dtype.bitsize() / 8)
+    }
+
     /// The bytes of the file that the elements are among.
     pub(super) fn bytes(&self) -> Range<usize> {
         self.bytes.clone()
     }
 
-    /// The bytes that hold the elements one behind the other as float32 in this machine's byte order; `None` where they
+    /// The bytes that hold the elements one behind the other as float32 in this machine's byte order; `None` if they
     /// are stored in another way.
     pub(super) fn contiguous_float32s(&self) -> Option<Range<usize>> {
         let is_native = self.dtype == Dtype::F32 && self.strides.is_none() && cfg!(target_endian = "little");
@@ -121,7 +126,7 @@ impl Placed {
     }
 }
 
-/// `None` where a number is negative.
+/// `None` if a number is negative.
 fn non_negative(numbers: &[i64]) -> Option<Vec<usize>> {
     numbers.iter().map(|&n| usize::try_from(n).ok()).collect()
 }
@@ -175,7 +180,7 @@ impl<'a> StoredTensor<'a> {
     /// As [`StoredTensor::to_tensor`].
     ///
     /// # Panics
-    /// Where `range` goes past the last element.
+    /// If `range` goes past the last element.
     pub fn extend_float32s(&self, range: Range<usize>, out: &mut Vec<f32>) -> Result<()> {
         let size = self.dtype.bitsize() / 8;
         let bytes = self.c_order();
@@ -194,7 +199,7 @@ impl<'a> StoredTensor<'a> {
     /// `.bfloat16()`, converts them.
     ///
     /// # Errors
-    /// Where the stored elements are no floating-point numbers of 16 bits or more, or the device fails.
+    /// If the stored elements are no floating-point numbers of 16 bits or more, or the device fails.
     pub fn to_tensor(&self, dtype: DType, device: &Device) -> Result<Tensor> {
         let stored = match self.dtype {
             Dtype::F16 => DType::F16,

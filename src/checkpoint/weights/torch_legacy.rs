@@ -25,14 +25,14 @@ pub(super) const FIRST_BYTE: u8 = 0x80;
 /// Where each tensor of the file lies.
 ///
 /// # Errors
-/// Where the file is of another format, cut off, or refers to what a state dict does not need.
+/// If the file is of another format, cut off, or refers to what a state dict does not need.
 pub(super) fn read(file: &[u8]) -> Result<Vec<(String, Placed)>> {
     let mut position = 0;
     check_header(file, &mut position)?;
     let object = next_pickle(file, &mut position).context("its state dict")?;
     let keys = next_pickle(file, &mut position).context("its list of storages")?;
     let storages = locate_storages(file, position, &object, &keys)?;
-    state_dict::tensors(&object, |id| {
+    state_dict::tensors(&object, file.len(), |id| {
         let place = storages.get(id.key).with_context(|| format!("storage {} is not in the file", quoted(id.key)))?;
         Ok(place.clone())
     })
@@ -237,6 +237,23 @@ mod tests {
         refuses(view(b"K\0", b"K\x04\x85", b"J\xff\xff\xff\xff\x85"), "tensor \"w\": its strides [-1] are negative");
         refuses(view(b"K\0", b"K\x04", b"K\x01\x85"), "tensor \"w\": its shape is not a tuple of integers");
         refuses(view(b"N", b"K\x04\x85", b"K\x01\x85"), "tensor \"w\": its storage offset is not an integer");
+    }
+
+    #[test]
+    fn refuses_so_many_tensors_on_one_storage_that_they_fill_the_memory() {
+        // The same 64 KB under more and more names: a copy of each would be needed, as the format aligns nothing.
+        let with_names = |names: usize| {
+            let one = object("FloatStorage", b"M\x00\x40", b"K\0", b"M\x00\x40\x85", b"K\x01\x85");
+            // Between the dictionary's opcode with the one-byte name `w`, and `s.` at the end.
+            let tensor = &one[b"\x80\x02}X\x01\0\0\0w".len()..one.len() - 2];
+            let entry = |name: usize| [&b"X\x04\0\0\0"[..], format!("{name:04}").as_bytes(), tensor, b"s"].concat();
+            let entries: Vec<u8> = (0..names).flat_map(entry).collect();
+            let object = [b"\x80\x02}", &*entries, b"."].concat();
+            let data = [&0x4000u64.to_le_bytes()[..], &[7; 4 * 0x4000]].concat();
+            LegacyFile { object, data, ..file() }
+        };
+        assert_eq!(read(&with_names(8).bytes()).unwrap().len(), 8);
+        refuses(with_names(100), "more than 8 times as large as the file");
     }
 
     #[test]

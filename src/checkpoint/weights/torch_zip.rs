@@ -2,9 +2,8 @@
 //! elements of each storage in `data/KEY`, all in one folder and without compression. PyTorch's
 //! `torch/serialization.py`, `_save`.
 //!
-//! Read here rather than by candle's `PthTensors`: that one takes a view's offset for bytes where PyTorch counts
-//! elements, refuses strided views, reads and copies instead of mapping, and on a hostile file allocates what
-//! a length claims, copies shared values without end, or panics.
+//! Read here rather than by candle's `PthTensors` (0.11.1): that one refuses strided views, reads and copies instead of
+//! mapping, and on a hostile file allocates what a length claims, copies shared values without end, or panics.
 
 use super::pickle::Pickle;
 use super::quoted;
@@ -20,18 +19,18 @@ const OBJECT: &str = "data.pkl";
 /// Where each tensor of the file lies.
 ///
 /// # Errors
-/// Where the archive is damaged or not one that `torch.save` wrote, or refers to what a state dict does not need.
+/// If the archive is damaged or not one that `torch.save` wrote, or refers to what a state dict does not need.
 pub(super) fn read(file: &[u8]) -> Result<Vec<(String, Placed)>> {
     let directory = zip_directory::read(file)?;
     let folder = folder(&directory)?;
     check_byte_order(file, &directory, folder)?;
-    let object = directory.get(&*format!("{folder}{OBJECT}")).expect("the folder is the one with this entry");
+    let object = directory.get(&format!("{folder}{OBJECT}")).expect("the folder is the one with this entry");
     let object = Pickle::read(&file[object.clone()]).with_context(|| format!("{folder}{OBJECT}"))?;
-    state_dict::tensors(&object, |id| storage(&directory, folder, id))
+    state_dict::tensors(&object, file.len(), |id| storage(&directory, folder, id))
 }
 
 /// The folder's name with the slash after it; PyTorch names it after the file, and readers must not care.
-fn folder<'a>(directory: &Directory<'a>) -> Result<&'a str> {
+fn folder(directory: &Directory) -> Result<&str> {
     let is_folder = |folder: &&str| folder.is_empty() || folder.ends_with('/');
     let mut folders = directory.keys().filter_map(|name| name.strip_suffix(OBJECT)).filter(is_folder);
     let folder =
@@ -42,7 +41,7 @@ fn folder<'a>(directory: &Directory<'a>) -> Result<&'a str> {
 
 /// PyTorch 2.1 and later say in which order the bytes of a number are; before, little-endian machines are assumed.
 fn check_byte_order(file: &[u8], directory: &Directory, folder: &str) -> Result<()> {
-    let Some(place) = directory.get(&*format!("{folder}byteorder")) else { return Ok(()) };
+    let Some(place) = directory.get(&format!("{folder}byteorder")) else { return Ok(()) };
     ensure!(
         &file[place.clone()] == b"little",
         "byteorder is not `little`: files from big-endian machines cannot be read, convert it to safetensors"
@@ -52,7 +51,7 @@ fn check_byte_order(file: &[u8], directory: &Directory, folder: &str) -> Result<
 
 fn storage(directory: &Directory, folder: &str, id: &StorageId) -> Result<Range<usize>> {
     let name = format!("{folder}data/{}", id.key);
-    let place = directory.get(&*name).with_context(|| format!("the zip archive has no entry {}", quoted(&name)))?;
+    let place = directory.get(&name).with_context(|| format!("the zip archive has no entry {}", quoted(&name)))?;
     ensure!(
         place.len() == id.size,
         "entry {} of the zip archive has {} bytes, but the state dict says {}",
