@@ -15,7 +15,8 @@ mod stdout;
 
 pub use stdout::{print, OutputError};
 
-use crate::checkpoint::hub::Hub;
+use crate::checkpoint::config::Config;
+use crate::checkpoint::hub::{Hub, HubOptions};
 use crate::checkpoint::{Checkpoint, CheckpointSpec};
 use crate::classifier::{Classifier, ClassifierOptions};
 use crate::cli::Cli;
@@ -59,7 +60,7 @@ fn load(
     progress: &Progress,
     identifies: bool,
 ) -> Result<Loaded> {
-    let checkpoint = Checkpoint::open(&options.spec, &Hub::new(options.hub, progress))?;
+    let checkpoint = Checkpoint::open(&options.spec, &hub(options.hub, progress))?;
     progress.detail(&format!("checkpoint: {checkpoint}"));
     let options = ClassifierOptions {
         backend: computing.backend,
@@ -95,13 +96,18 @@ fn load(
     Ok(Loaded { classifier, revision: checkpoint.revision, identity })
 }
 
+/// The Hub, which refuses what cannot be run before its weights are fetched.
+fn hub(options: HubOptions, progress: &Progress) -> Hub<'_> {
+    Hub::new(options, progress).refusing(|json, origin| Config::parse(json, origin).map(drop))
+}
+
 /// Fetches the checkpoint into the cache and prints its folder: for images and clusters, which classify offline later.
 fn download(options: &CheckpointOptions, verbosity: Verbosity) -> Result<()> {
     let CheckpointSpec::Hub { model_id, revision } = &options.spec else {
-        bail!("--download is for checkpoints on the Hub")
+        bail!("only a checkpoint on the Hub can be downloaded")
     };
     let progress = Progress::new(verbosity, false);
-    let snapshot = Hub::new(options.hub.clone(), &progress).download(model_id, revision.as_deref())?;
+    let snapshot = hub(options.hub.clone(), &progress).download(model_id, revision.as_deref())?;
     for file in &snapshot.files {
         progress.detail(&format!("{}: {} bytes", file.name, file.size));
     }

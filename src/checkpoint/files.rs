@@ -93,10 +93,11 @@ impl KnownFile {
     pub(crate) fn lacking(files: &[&KnownFile]) -> Vec<String> {
         let mut lacking = Vec::new();
         let has = |is_meant: fn(Role) -> bool| files.iter().any(|file| is_meant(file.role));
-        for is_meant in [|role| role == Role::Config, |role| role == Role::Tokenizer] as [fn(Role) -> bool; 2] {
-            if !has(is_meant) {
-                lacking.push(KnownFile::names(is_meant).join(" or "));
-            }
+        if !has(|role| role == Role::Config) {
+            lacking.push("config.json".to_string());
+        }
+        if !has(|role| role == Role::Tokenizer) {
+            lacking.push(format!("tokenizer: {}", KnownFile::names(|role| role == Role::Tokenizer).join(" or ")));
         }
         if !has(|role| matches!(role, Role::Weights(..))) {
             let names = KnownFile::names(|role| matches!(role, Role::Weights(_, Parts::One))).join(" or ");
@@ -286,7 +287,7 @@ mod tests {
         let lacking = KnownFile::lacking(&KnownFile::of(|name| name == "config.json"));
         assert_eq!(
             lacking,
-            ["tokenizer.json or vocab.txt", "weights that can be read: model.safetensors or pytorch_model.bin"]
+            ["tokenizer: tokenizer.json or vocab.txt or vocab.json or sentencepiece.bpe.model or spiece.model or spm.model", "weights that can be read: model.safetensors or pytorch_model.bin"]
         );
     }
 

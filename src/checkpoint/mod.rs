@@ -160,19 +160,9 @@ impl Checkpoint {
     /// # Errors
     /// As [`Checkpoint::num_labels`] and [`Config::labels`].
     pub fn describe(&self) -> Result<Description> {
-        let architecture = &self.config.architecture;
-        let num_labels = self.num_labels()?;
         let shapes = self.weights.names().filter_map(|name| self.weights.shape(name));
-        Ok(Description {
-            model_type: self.config.model_type,
-            layers: architecture.layers.len(),
-            hidden_size: architecture.hidden_size,
-            heads: architecture.heads,
-            parameters: shapes.map(|shape| shape.iter().product::<usize>()).sum(),
-            max_length: architecture.max_length,
-            problem_type: self.config.problem(num_labels),
-            labels: self.config.labels(None, num_labels)?,
-        })
+        let parameters = shapes.map(|shape| shape.iter().product::<usize>()).sum();
+        Description::new(&self.config, self.num_labels()?, Some(parameters))
     }
 }
 
@@ -187,14 +177,34 @@ pub struct Description {
     pub hidden_size: usize,
     /// Attention heads.
     pub heads: usize,
-    /// Numbers that the tensors consist of; parameters that layers share count once.
-    pub parameters: usize,
+    /// Numbers that the tensors consist of, if these are there; parameters that layers share count once.
+    pub parameters: Option<usize>,
     /// The longest text that the model takes, in tokens with the special ones. The tokenizer's own limit may be lower.
     pub max_length: usize,
     /// What it was trained for.
     pub problem_type: ProblemType,
     /// The names of the classes, in id order.
     pub labels: Vec<String>,
+}
+
+impl Description {
+    /// Of a checkpoint with `num_labels` outputs.
+    ///
+    /// # Errors
+    /// As [`Config::labels`].
+    pub fn new(config: &Config, num_labels: usize, parameters: Option<usize>) -> Result<Description> {
+        let architecture = &config.architecture;
+        Ok(Description {
+            model_type: config.model_type,
+            layers: architecture.layers.len(),
+            hidden_size: architecture.hidden_size,
+            heads: architecture.heads,
+            parameters,
+            max_length: architecture.max_length,
+            problem_type: config.problem(num_labels),
+            labels: config.labels(None, num_labels)?,
+        })
+    }
 }
 
 impl fmt::Display for Checkpoint {

@@ -355,7 +355,7 @@ impl ResumableFile {
     /// # Errors
     /// If a file cannot be written.
     pub fn append(&mut self, bytes: &[u8], records: u64, digest: String) -> Result<()> {
-        let packed = self.packing.pack(bytes);
+        let packed = if bytes.is_empty() { Vec::new() } else { self.packing.pack(bytes) };
         self.file.write(&packed)?;
         self.reached = Checkpoint { records, bytes: self.reached.bytes + packed.len() as u64, digest };
         let state = OpenOptions::new().append(true).open(&self.state_path);

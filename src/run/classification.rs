@@ -53,10 +53,11 @@ pub(super) fn classify(
     let settings = [loaded.identity, task.settings].concat();
     let partial = output.partial().map(PathBuf::from);
     let records = RecordWriter::new(output, task.records.writer(&decider)?, Run { settings, inputs: input_states })?;
-    interrupt::explain(partial.clone())?;
     progress.start_files(total_bytes);
     let evaluator = task.evaluation.map(|options| Evaluator::new(options, report, &classifier));
-    let can_resume = evaluator.is_none();
+    // What another run has classified cannot be evaluated.
+    let resumable = partial.filter(|_| evaluator.is_none());
+    interrupt::explain(resumable.clone())?;
     let faults = Faults::new(task.malformed);
     let mut run = Pipeline { source, classifier, decider, records, evaluator, faults, progress };
     let begin = Instant::now();
@@ -65,7 +66,7 @@ pub(super) fn classify(
     run.faults.note(run.classifier.max_length(), &run.progress);
     let outcome = outcome.and_then(|()| run.records.finish());
     if let Err(error) = outcome {
-        return Err(explained(error, partial.filter(|_| can_resume)));
+        return Err(explained(error, resumable));
     }
     if let Some(evaluator) = run.evaluator {
         evaluator.conclude(&about)?;

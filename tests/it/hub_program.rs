@@ -23,7 +23,7 @@ pub(crate) fn embedded_model() -> [(&'static str, &'static [u8]); 5] {
     ]
 }
 
-fn server() -> HubServer {
+fn server_of_the_embedded_model() -> HubServer {
     let server = HubServer::start();
     server.commit(ID, "main", &embedded_model());
     server
@@ -39,7 +39,7 @@ fn expected() -> String {
 
 #[test]
 fn a_model_from_the_hub_answers_as_the_same_model_embedded() {
-    let (server, home) = (server(), tempfile::tempdir().unwrap());
+    let (server, home) = (server_of_the_embedded_model(), tempfile::tempdir().unwrap());
     assert_eq!(call(&server, home.path()).quiet_success(), expected());
     server.forget_requests();
     assert_eq!(call(&server, home.path()).quiet_success(), expected());
@@ -48,9 +48,29 @@ fn a_model_from_the_hub_answers_as_the_same_model_embedded() {
     assert!(server.requests().is_empty());
 }
 
+/// What config.json says is enough to refuse a checkpoint, or to describe it.
+#[test]
+fn no_byte_of_the_weights_is_fetched_for_a_refusal_or_a_description() {
+    let fetched =
+        |server: &HubServer| server.requests().iter().any(|request| format!("{request:?}").contains("safetensors"));
+    let (server, home) = (HubServer::start(), tempfile::tempdir().unwrap());
+    let mut files = embedded_model();
+    files[0].1 = br#"{"model_type": "gpt2", "architectures": ["GPT2ForSequenceClassification"]}"#;
+    server.commit(ID, "main", &files);
+    let outcome = call(&server, home.path()).run().code_is(1);
+    outcome.tells(&["model_type is \"gpt2\"", "supported are", "bert", "modernbert", ID]);
+    assert!(!fetched(&server));
+    let (server, home) = (server_of_the_embedded_model(), tempfile::tempdir().unwrap());
+    let info = agnews().env("HF_ENDPOINT", server.endpoint()).env("HF_HOME", home.path()).args(["-m", ID, "--info"]);
+    let info = info.quiet_success();
+    assert!(info.contains("family         bert") && info.contains("4: World, Sports"), "{info}");
+    assert!(!fetched(&server));
+    assert_eq!(call(&server, home.path()).quiet_success(), expected(), "a description is no half-done download");
+}
+
 #[test]
 fn eight_processes_at_once_give_eight_answers_and_download_once() {
-    let (server, home) = (server(), tempfile::tempdir().unwrap());
+    let (server, home) = (server_of_the_embedded_model(), tempfile::tempdir().unwrap());
     server.storage_fault(1, Fault::Slow(1 << 20, Duration::from_millis(30)));
     let children: Vec<_> = (0..8)
         .map(|_| {
@@ -71,7 +91,7 @@ fn eight_processes_at_once_give_eight_answers_and_download_once() {
 
 #[test]
 fn killed_again_and_again_it_goes_on_from_where_it_was() {
-    let (server, home) = (server(), tempfile::tempdir().unwrap());
+    let (server, home) = (server_of_the_embedded_model(), tempfile::tempdir().unwrap());
     server.storage_fault(usize::MAX, Fault::Slow(1 << 18, Duration::from_millis(10)));
     let mut kills = 0;
     let output = loop {
@@ -103,7 +123,7 @@ fn killed_again_and_again_it_goes_on_from_where_it_was() {
 
 #[test]
 fn download_tells_where_the_checkpoint_lies() {
-    let (server, home) = (server(), tempfile::tempdir().unwrap());
+    let (server, home) = (server_of_the_embedded_model(), tempfile::tempdir().unwrap());
     let stdout = agnews()
         .env("HF_ENDPOINT", server.endpoint())
         .env("HF_HOME", home.path())
@@ -127,7 +147,7 @@ fn without_a_hub_the_error_names_both_ways_on_and_no_secret() {
     let offline = ["not in the cache", "without --offline", "-m builtin", "-m ./FOLDER"];
     agnews().args(["--offline", TEXT]).run().code_is(1).tells(&offline);
     agnews().args(["--offline", "-v", TEXT]).run().code_is(1).tells(&offline);
-    let (server, home) = (server(), tempfile::tempdir().unwrap());
+    let (server, home) = (server_of_the_embedded_model(), tempfile::tempdir().unwrap());
     server.require_token("hf_right");
     call(&server, home.path())
         .env("HF_TOKEN", "hf_secret")
@@ -142,7 +162,7 @@ fn without_a_hub_the_error_names_both_ways_on_and_no_secret() {
 #[test]
 #[cfg(target_os = "linux")]
 fn a_full_disk_is_named() {
-    let (server, home) = (server(), tempfile::tempdir().unwrap());
+    let (server, home) = (server_of_the_embedded_model(), tempfile::tempdir().unwrap());
     // A limit on the size of files stands in for a full disk: the kernel's answer to a write comes the same way.
     let (command, _kept) = call(&server, home.path()).into_command();
     let limit = |bytes: u32| {
@@ -259,7 +279,7 @@ fn failing(folder: &Path, function: &str, parameters: &str, errno: i32) -> PathB
 #[test]
 #[cfg(target_os = "linux")]
 fn on_a_file_system_without_locks_many_processes_and_kills_do_no_harm() {
-    let (server, home) = (server(), tempfile::tempdir().unwrap());
+    let (server, home) = (server_of_the_embedded_model(), tempfile::tempdir().unwrap());
     let shims = tempfile::tempdir().unwrap();
     let no_locks = failing(shims.path(), "flock", "_: i32, _: i32", 37);
     server.storage_fault(usize::MAX, Fault::Slow(1 << 18, Duration::from_millis(5)));
@@ -290,7 +310,7 @@ fn on_a_file_system_without_locks_many_processes_and_kills_do_no_harm() {
 #[test]
 #[cfg(target_os = "linux")]
 fn on_a_file_system_without_links_the_files_themselves_are_there() {
-    let (server, home) = (server(), tempfile::tempdir().unwrap());
+    let (server, home) = (server_of_the_embedded_model(), tempfile::tempdir().unwrap());
     let shims = tempfile::tempdir().unwrap();
     let parameters = "_: *const u8, _: *const u8";
     let no_links = failing(shims.path(), "symlink", parameters, 1);

@@ -23,7 +23,7 @@ use std::fmt;
 const AG_NEWS_LABELS: [&str; 4] = ["World", "Sports", "Business", "Sci/Tech"];
 
 /// The longest `config.json` in bytes: some have a name for each of tens of thousands of classes.
-pub(super) const MAX_FILE_SIZE: usize = 16 << 20;
+pub const MAX_FILE_SIZE: usize = 16 << 20;
 
 /// How logits become scores, as transformers' text-classification pipeline decides it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,6 +127,11 @@ impl Config {
             id2label: common.id2label.as_ref().map(id2label).transpose()?,
             finetuning_task: common.finetuning_task,
         })
+    }
+
+    /// The number of outputs by `id2label`; two without it, as transformers has it. The weights have the last word.
+    pub fn num_labels(&self) -> usize {
+        self.id2label.as_ref().map_or(2, Vec::len)
     }
 
     /// Rows of the word embedding: every token id must be below.

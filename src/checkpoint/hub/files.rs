@@ -103,7 +103,7 @@ mod tests {
         assert!(flax.starts_with(expected), "{flax}");
         let nothing = fault(&[]);
         assert!(
-            nothing.starts_with("has no config.json and no tokenizer.json or vocab.txt and no weights"),
+            nothing.starts_with("has no config.json and no tokenizer: tokenizer.json or vocab.txt or"),
             "{nothing}"
         );
         let many: Vec<String> = (0..12).map(|i| format!("{i:02}.onnx")).collect();

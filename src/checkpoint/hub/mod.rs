@@ -24,7 +24,6 @@ pub use options::{Endpoint, HubOptions, Patience, Token};
 pub use proxies::ProxyRules;
 pub use retry::RetryPolicy;
 
-use crate::checkpoint::config::Config;
 use crate::checkpoint::files::{KnownFile, RepoPath, Role};
 use crate::checkpoint::weights::index;
 use anyhow::{anyhow, ensure, Context, Result};
@@ -72,10 +71,14 @@ impl DownloadProgress for MessagesAlone<'_> {
     }
 }
 
+/// Looks at a config.json, given with what to call it, and refuses a checkpoint that cannot be used.
+pub type ConfigCheck = fn(&[u8], &str) -> Result<()>;
+
 /// The way from model ids to folders.
 pub struct Hub<'a> {
     options: HubOptions,
     progress: &'a dyn DownloadProgress,
+    check_config: ConfigCheck,
 }
 
 /// A checkpoint that lies whole in the cache.
@@ -123,7 +126,12 @@ impl Purpose {
 impl<'a> Hub<'a> {
     /// Nothing is opened or read yet.
     pub fn new(options: HubOptions, progress: &'a dyn DownloadProgress) -> Hub<'a> {
-        Hub { options, progress }
+        Hub { options, progress, check_config: |_, _| Ok(()) }
+    }
+
+    /// Refuses checkpoints whose config.json does not pass, before a byte of their weights is fetched.
+    pub fn refusing(self, check_config: ConfigCheck) -> Hub<'a> {
+        Hub { check_config, ..self }
     }
 
     /// The checkpoint `model_id` at `revision`, downloaded if the cache does not hold it whole.
@@ -160,6 +168,32 @@ impl<'a> Hub<'a> {
             }
             (fetched, _) => fetched,
         }
+    }
+
+    /// config.json alone, with the folder that it is in: from the cache, or else from the Hub.
+    ///
+    /// # Errors
+    /// As [`Hub::snapshot`].
+    pub fn config(&self, model_id: &str, revision: Option<&str>) -> Result<PathBuf> {
+        let (model_id, revisions) = parse(model_id, revision)?;
+        let cache = self.cache(&model_id);
+        let cached = revisions.iter().filter_map(|revision| cache.commit_of(revision));
+        let folders = cached.map(|commit| cache.snapshot(&commit));
+        if let Some(folder) = folders.into_iter().find(|folder| folder.join("config.json").is_file()) {
+            return Ok(folder);
+        }
+        if self.options.offline {
+            return Err(explain_offline(&cache, &model_id, &revisions).into());
+        }
+        let mut outcome = Err(anyhow!("a model is asked for at no revision"));
+        for revision in &revisions {
+            outcome = self.fetch_config(&cache, &model_id, revision);
+            match &outcome {
+                Err(error) if kind(error) == Some(HubErrorKind::NoSuchRevision) => {}
+                _ => break,
+            }
+        }
+        outcome
     }
 
     /// Like [`Hub::snapshot`], but the Hub is asked for the revision's newest commit whatever the cache holds, and
@@ -209,12 +243,29 @@ impl<'a> Hub<'a> {
     }
 
     fn fetch(&self, cache: &RepoCache, model_id: &ModelId, revision: &Revision, purpose: Purpose) -> Result<Snapshot> {
+        let commit = self.fetching(cache, model_id, revision, purpose, &|fetch| fetch.run())?;
+        Ok(cached(cache, model_id, revision, &commit, files::look(cache, &commit)))
+    }
+
+    fn fetch_config(&self, cache: &RepoCache, model_id: &ModelId, revision: &Revision) -> Result<PathBuf> {
+        let commit = self.fetching(cache, model_id, revision, Purpose::Use, &|fetch| fetch.config())?;
+        Ok(cache.snapshot(&commit))
+    }
+
+    /// Does `what` with the checkpoint, on a connection of its own.
+    fn fetching(
+        &self,
+        cache: &RepoCache,
+        model_id: &ModelId,
+        revision: &Revision,
+        purpose: Purpose,
+        what: &dyn Fn(&Fetch<'_>) -> Result<Commit>,
+    ) -> Result<Commit> {
         let messages = MessagesAlone(self.progress);
         let progress = if self.options.progress_bars { self.progress } else { &messages };
         let transport = &Transport::new(&self.options, purpose.longest_asked(), progress)?;
         let asked = Asked { endpoint: &self.options.endpoint, model_id, revision, file: None };
-        let commit = Fetch { cache, asked, transport, purpose }.run()?;
-        Ok(cached(cache, model_id, revision, &commit, files::look(cache, &commit)))
+        what(&Fetch { cache, asked, transport, purpose, check_config: self.check_config })
     }
 }
 
@@ -244,6 +295,7 @@ struct Fetch<'a> {
     asked: Asked<'a>,
     transport: &'a Transport<'a>,
     purpose: Purpose,
+    check_config: ConfigCheck,
 }
 
 impl Fetch<'_> {
@@ -256,9 +308,8 @@ impl Fetch<'_> {
         for file in &selection {
             self.obtain(&listing, &file.path(), file.max_size)?;
             if file.role == Role::Config {
-                // What cannot be run is refused before a byte of its weights is fetched.
                 let origin = format!("config.json of {model_id} at revision {revision}");
-                Config::parse(&file.read(&self.cache.snapshot(commit))?, &origin)?;
+                (self.check_config)(&file.read(&self.cache.snapshot(commit))?, &origin)?;
             }
             if file.is_index() {
                 let shards = file.read(&self.cache.snapshot(commit)).and_then(|json| index::read(&json));
@@ -279,6 +330,17 @@ impl Fetch<'_> {
                 .message(&format!("{revision} of {model_id} has moved from commit {before} to {now}"));
         }
         self.cache.write_reference(revision, commit)?;
+        Ok(listing.commit)
+    }
+
+    /// Brings config.json alone. The revision is not noted: the cache would seem to hold a checkpoint.
+    fn config(&self) -> Result<Commit> {
+        let Asked { model_id, revision, .. } = self.asked;
+        let listing = self.list()?;
+        let selection = files::select(&listing).map_err(|lack| anyhow!("{model_id} at revision {revision} {lack}"))?;
+        for file in selection.iter().filter(|file| file.role == Role::Config) {
+            self.obtain(&listing, &file.path(), file.max_size)?;
+        }
         Ok(listing.commit)
     }
 
