@@ -455,7 +455,7 @@ impl<'a> Machine<'a> {
 
     fn take(&mut self, length: usize) -> Result<&'a [u8]> {
         let bytes = self.bytes[self.position..].get(..length);
-        let bytes = bytes.context("the file is incomplete; download it again")?;
+        let bytes = bytes.context("the file is cut off; download it again")?;
         self.position += length;
         Ok(bytes)
     }
@@ -543,7 +543,7 @@ mod tests {
     #[test]
     fn refuses_malformed_pickles() {
         for (bytes, expected) in [
-            (&b""[..], "at byte 0: the file is incomplete"),
+            (&b""[..], "at byte 0: the file is cut off"),
             (b"K", "cut off"),
             (b"X\xff\xff\xff\xffab.", "cut off"),
             (b"\x8d\0\0\0\0\0\0\0\x80ab.", "cut off"),

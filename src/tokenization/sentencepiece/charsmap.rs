@@ -102,7 +102,7 @@ mod tests {
         for (length, units, replacements, reason) in [
             (2048, with(0), &b"x\0"[..], "claims 2048 of 1026"),
             (3, with(0), b"x\0", "claims 3"),
-            (u32::MAX, with(0), b"x\0", "would have"),
+            (u32::MAX, with(0), b"x\0", "claims 4294967295"),
             (1024, with(IS_LEAF | 5), b"x\0", "does not point to a replacement"),
             (1024, with(IS_LEAF), b"x", "does not point to a replacement"),
             (1024, with(1 << 18), b"x\0", "points outside"),
