@@ -1,24 +1,25 @@
-//! Encodings to batches: sorted by length, cut by a token budget, each sequence with its place of origin. Pure.
+//! Groups encodings into batches: sorted by length, limited by a token budget, each sequence with its original
+//! position. Pure.
 
 use crate::tokenization::Encoding;
 
-/// What a batch may hold.
+/// The limits of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchLimits {
-    /// Tokens of all sequences together; one sequence longer than that is a batch of its own.
+    /// Total tokens of all sequences; a longer sequence is a batch of its own.
     pub max_batch_tokens: usize,
 }
 
-/// Sequences that go through the model together, packed one behind the other without padding.
+/// Sequences that go through the model together, concatenated without padding.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// Where each sequence stood in the slice of encodings.
+    /// The index of each sequence in the slice of encodings.
     pub positions: Vec<usize>,
     /// Token ids of all sequences, `offsets.last()` of them.
     pub input_ids: Vec<u32>,
-    /// The type of each token; empty if all are 0.
+    /// The token types; empty if all are 0.
     pub token_type_ids: Vec<u32>,
-    /// Start of each sequence in `input_ids`, and the end of the last: one more than there are sequences.
+    /// Start of each sequence in `input_ids`, and the end of the last: one more entry than there are sequences.
     pub offsets: Vec<usize>,
 }
 
@@ -40,12 +41,12 @@ impl Batch {
         self.offsets.push(self.input_ids.len());
     }
 
-    /// How many sequences.
+    /// Number of sequences.
     pub fn len(&self) -> usize {
         self.positions.len()
     }
 
-    /// Whether there is no sequence.
+    /// Whether there are no sequences.
     pub fn is_empty(&self) -> bool {
         self.positions.is_empty()
     }
@@ -56,8 +57,8 @@ impl Batch {
     }
 }
 
-/// Cuts `encodings` into batches, longest first, so that sequences of a batch are alike in length and the last batches,
-/// which threads share out at the end, are the cheap ones.
+/// Groups `encodings` into batches, longest first: sequences of a batch have similar lengths, and the last batches,
+/// which threads share at the end, are cheap.
 pub fn batches(encodings: &[Encoding], limits: BatchLimits) -> Vec<Batch> {
     let length = |position: usize| encodings[position].input_ids.len();
     let mut order: Vec<usize> = (0..encodings.len()).collect();

@@ -1,4 +1,4 @@
-//! Texts to predictions: tokenization, batching, model and scores behind one call. What a library user takes.
+//! From texts to predictions: tokenization, batching, model and scores in one call. The main interface of the library.
 
 use crate::batching::{batches, Batch, BatchLimits};
 use crate::checkpoint::config::{ProblemType, ScoreFunction};
@@ -12,30 +12,30 @@ use anyhow::{ensure, Context, Result};
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// With fewer batches a thread than this, some threads would be idle for long at the end.
+/// With fewer batches per thread, some threads would be idle for a long time at the end.
 const BATCHES_OF_A_THREAD: usize = 4;
 
-/// Tokens of a batch for one core: enough rows to be busy with a panel of weights, few enough for the widest activations
-/// (4 x 768 numbers a token in BERT-base) to come back from a cache. Of 256, 384, 512, 768, 1024 and 2048, the first two were
-/// the fastest by a few parts in a hundred; a smaller batch is also less to wait for at the end.
+/// Tokens per batch for one core: enough rows to make use of a panel of weights, few enough to keep the widest
+/// activations (4 x 768 numbers per token in BERT-base) in a cache. Of 256, 384, 512, 768, 1024 and 2048, the first two
+/// were a few percent faster than the rest; smaller batches also mean less waiting at the end.
 const CPU_BATCH_TOKENS: usize = 384;
-/// Tokens of a batch for a GPU, which has thousands of cores to keep busy.
+/// Tokens per batch for a GPU, which has thousands of cores to keep busy.
 const GPU_BATCH_TOKENS: usize = 8192;
 
-/// What can be chosen beside the checkpoint.
+/// The options of a classifier, apart from the checkpoint.
 #[derive(Debug, Clone, Default)]
 pub struct ClassifierOptions {
     /// What computes.
     pub backend: BackendChoice,
     /// Names of the classes in id order, instead of the checkpoint's own.
     pub labels: Option<Vec<String>>,
-    /// Longest text in tokens, instead of the model's limit.
+    /// Maximum length in tokens; the default is the model's limit.
     pub max_length: Option<usize>,
-    /// Tokens that go through the model together, instead of as many as are fast.
+    /// Tokens per batch; the default is chosen for speed.
     pub max_batch_tokens: Option<usize>,
-    /// How logits become scores, instead of what the checkpoint was trained for.
+    /// How logits become scores; the default is what the checkpoint was trained for.
     pub score_function: Option<ScoreFunction>,
-    /// Labels of the user's own, instead of the checkpoint's.
+    /// The user's own labels, for a checkpoint trained for natural language inference.
     pub zero_shot: Option<ZeroShotOptions>,
 }
 
@@ -49,7 +49,7 @@ pub struct Classifier {
     zero_shot: Option<ZeroShot>,
     backend: Backend,
     batch_limits: BatchLimits,
-    /// Whether the model has been through a pass, or is about to.
+    /// Whether the model has been used, or is about to be.
     has_run: AtomicBool,
 }
 
@@ -57,7 +57,7 @@ impl Classifier {
     /// Loads the tokenizer and the model.
     ///
     /// # Errors
-    /// If a file of the checkpoint is missing, damaged or does not fit the others, an option does not fit the
+    /// If a file of the checkpoint is missing, damaged or does not match the others, an option does not fit the
     /// checkpoint, or the device cannot be opened.
     pub fn load(checkpoint: &Checkpoint, options: &ClassifierOptions) -> Result<Classifier> {
         let config = &checkpoint.config;
@@ -92,7 +92,7 @@ impl Classifier {
         self.zero_shot.as_ref().map_or(&self.labels, ZeroShot::labels)
     }
 
-    /// What each text gets.
+    /// What is predicted for each text.
     pub fn problem(&self) -> Problem {
         self.zero_shot.as_ref().map_or(self.problem, ZeroShot::problem)
     }
@@ -102,7 +102,7 @@ impl Classifier {
         self.score_function
     }
 
-    /// Longest text in tokens, special tokens included.
+    /// Maximum length in tokens, including special ones.
     pub fn max_length(&self) -> usize {
         self.tokenization.max_length()
     }
@@ -120,10 +120,10 @@ impl Classifier {
         self.tokenization.encode_texts(&texts.iter().map(|text| TextOrPair::Text(text)).collect::<Vec<_>>())
     }
 
-    /// A prediction for each text, in order; `None` for one that is empty or only white space.
+    /// A prediction for each text, in order; `None` if the text is empty or only white space.
     ///
     /// # Errors
-    /// If the tokenizer or the device fails, or the model gives a logit that is not a number.
+    /// If the tokenizer or the device fails, or the model computes a logit that is not a number.
     pub fn classify(&self, texts: &[&str]) -> Result<Vec<Option<Prediction>>> {
         let is_blank = |text: &str| text.trim().is_empty();
         let present: Vec<TextOrPair<'_>> =
@@ -132,10 +132,11 @@ impl Classifier {
         Ok(texts.iter().map(|text| if is_blank(text) { None } else { predictions.next() }).collect())
     }
 
-    /// A prediction for each text or pair, in order. `on_batch` hears how many are done with each batch, from any thread.
+    /// A prediction for each text or pair, in order. `on_batch` is called from any thread with the size of each
+    /// finished batch.
     ///
     /// # Errors
-    /// As [`Classifier::classify`].
+    /// As for [`Classifier::classify`].
     pub fn predict(&self, texts: &[TextOrPair<'_>], on_batch: &(dyn Fn(usize) + Sync)) -> Result<Vec<Prediction>> {
         if let Some(zero_shot) = &self.zero_shot {
             return self.predict_zero_shot(zero_shot, texts, on_batch);
@@ -146,7 +147,7 @@ impl Classifier {
         Ok(rows.map(|(row, encoding)| Prediction::from_logits(row, self.score_function, encoding.truncated)).collect())
     }
 
-    /// All texts with all hypotheses are batched together, so that n labels cost n short sequences, not n passes.
+    /// All texts with all hypotheses are batched together, so n labels cost n short sequences rather than n passes.
     fn predict_zero_shot(
         &self,
         zero_shot: &ZeroShot,
@@ -172,7 +173,7 @@ impl Classifier {
         Ok(rows.map(|(rows, encodings)| zero_shot.prediction(rows, truncated(encodings))).collect())
     }
 
-    /// The logits of each encoding, in order: one for each class.
+    /// The logits of each encoding, in order: one per class.
     ///
     /// # Errors
     /// If the device fails, or a logit is not a finite number.
@@ -182,29 +183,30 @@ impl Classifier {
 
     fn logits_observed(&self, encodings: &[Encoding], on_batch: &(dyn Fn(usize) + Sync)) -> Result<Vec<Vec<f32>>> {
         let batches = batches(encodings, self.batch_limits);
-        // Inside the pool from here on, rather than a journey to it for each of a model's operations.
+        // Enter the pool once rather than for each of the model's operations.
         let rows = rayon::scope(|_| self.forward_all(&batches, on_batch))?;
         let mut logits = vec![Vec::new(); encodings.len()];
         for (&position, row) in batches.iter().flat_map(|batch| &batch.positions).zip(rows.into_iter().flatten()) {
             ensure!(
                 row.iter().all(|logit| logit.is_finite()),
-                "the model gives logits that are no finite numbers ({row:?}): its weights are damaged"
+                "the model computed logits that are not finite ({row:?}): its weights are damaged"
             );
             logits[position] = row;
         }
         Ok(logits)
     }
 
-    /// The logits of each batch. If there are enough batches, each thread takes its own, which keeps a core on data in
-    /// its own cache; few batches are shared out among the threads operation by operation. candle takes one at a time and
-    /// shares it out itself.
+    /// The logits of each batch. If there are enough batches, each thread takes its own, which keeps a core's data in
+    /// its cache; otherwise the threads share the work of each operation. candle runs one batch at a time and
+    /// parallelizes it itself.
     fn forward_all(&self, batches: &[Batch], on_batch: &(dyn Fn(usize) + Sync)) -> Result<Vec<Vec<Vec<f32>>>> {
         let forward = |batch: &Batch, parallelism| {
             let logits = self.model.forward(batch, parallelism).context("the forward pass failed")?;
             on_batch(batch.len());
             Ok(logits)
         };
-        // One text alone would wait longer than it gains; integers have no other way, as their grids depend on whole rows.
+        // Packing costs more than it gains for a single text; integers need it anyway, as their grids depend on whole
+        // rows.
         let is_first = !self.has_run.swap(true, Ordering::Relaxed);
         if batches.len() > 1 || !is_first || matches!(self.backend, Backend::Kernels { precision: Precision::Int8, .. })
         {

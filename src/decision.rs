@@ -1,39 +1,39 @@
-//! Scores to a decision: the label, the labels, or a value; or none, because a score is too low. Everything that shows
-//! or compares a label takes it from here. Pure.
+//! From scores to a decision: the label, the labels, or a value; or none, because a score is too low. Everything that
+//! shows or compares a label uses this module. Pure.
 
 use crate::prediction::{Prediction, Problem, ScoredLabel};
 use std::fmt;
 use std::num::NonZeroUsize;
 
-/// From this score on, a text has a label, if it may have several.
+/// The default minimum score of a label if a text may have several.
 const DEFAULT_THRESHOLD: f32 = 0.5;
 
 /// How scores become a decision.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct DecisionOptions {
-    /// How many of the best classes a decision lists; `None` lists none beside the label.
+    /// How many of the best classes a decision lists; `None` lists only the label.
     pub top_k: Option<NonZeroUsize>,
-    /// When the best score is too low, for checkpoints that give each text one label.
+    /// When the best score is too low, for checkpoints that assign one label to each text.
     pub unsure: Option<Unsure>,
-    /// The lowest score with which a text has a label, for checkpoints that give each text several; 0.5 if `None`.
+    /// The minimum score of a label, for checkpoints that assign several labels to each text; 0.5 if `None`.
     pub threshold: Option<f32>,
 }
 
-/// When a score is too low, and what replaces the label then.
+/// When a score is too low, and what then replaces the label.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Unsure {
-    /// The lowest score that keeps its label.
+    /// The minimum score.
     pub min_score: f32,
-    /// What stands in place of the label; may be empty.
+    /// The replacement for the label; may be empty.
     pub name: String,
 }
 
-/// An option that means nothing for what the checkpoint predicts.
+/// An option that does not apply to what the checkpoint predicts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DecisionError {
     /// A threshold for each label, but a text has one label, or a value.
     Threshold(Problem),
-    /// A lowest score for the best label, but a text has several labels, or a value.
+    /// A minimum for the best label's score, but a text has several labels, or a value.
     MinScore(Problem),
     /// A number of best labels, but there is one value.
     TopK,
@@ -43,15 +43,17 @@ impl fmt::Display for DecisionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             DecisionError::Threshold(problem) => {
-                write!(f, "the checkpoint gives each text {problem}, to which a threshold for labels does not apply")
+                write!(f, "the checkpoint predicts {problem} for each text, so a threshold for labels does not apply")
             }
             DecisionError::MinScore(problem) => {
                 write!(
                     f,
-                    "the checkpoint gives each text {problem}, to which a minimum for the best score does not apply"
+                    "the checkpoint predicts {problem} for each text, so a minimum for the best score does not apply"
                 )
             }
-            DecisionError::TopK => f.write_str("the checkpoint gives each text a value, so there are no best labels"),
+            DecisionError::TopK => {
+                f.write_str("the checkpoint predicts a value for each text, so there are no best labels")
+            }
         }
     }
 }
@@ -66,14 +68,14 @@ pub struct Decider {
     options: DecisionOptions,
 }
 
-/// What is said of one text.
+/// The decision for one text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decision<'a> {
     /// The answer itself.
     pub verdict: Verdict<'a>,
-    /// The best classes, best first, whatever their scores; empty unless they were asked for.
+    /// The best classes, best first, whatever their scores; empty unless requested.
     pub top: Vec<Answer<'a>>,
-    /// Whether the text was longer than the model takes, so that its end had no part in this.
+    /// Whether the text was longer than the model's limit and was truncated.
     pub truncated: bool,
 }
 
@@ -82,7 +84,7 @@ pub struct Decision<'a> {
 pub enum Verdict<'a> {
     /// One label, or what replaces it.
     Label(Answer<'a>),
-    /// All labels that apply, best first; there may be none.
+    /// All labels that apply, best first; may be empty.
     Labels(Vec<Answer<'a>>),
     /// The model's only output.
     Value(f32),
@@ -103,7 +105,7 @@ impl Decider {
     /// `labels` are the classes in id order.
     ///
     /// # Errors
-    /// If an option means nothing for the problem.
+    /// If an option does not apply to the problem.
     pub fn new(labels: &[String], problem: Problem, options: DecisionOptions) -> Result<Decider, DecisionError> {
         if options.threshold.is_some() && problem != Problem::MultiLabel {
             return Err(DecisionError::Threshold(problem));
@@ -122,7 +124,7 @@ impl Decider {
         &self.labels
     }
 
-    /// What each text gets.
+    /// What is predicted for each text.
     pub fn problem(&self) -> Problem {
         self.problem
     }
@@ -163,7 +165,7 @@ impl Decider {
 }
 
 impl<'a> Decision<'a> {
-    /// What a list of the best classes shows: one label first, or what replaces it, then the others.
+    /// The list of the best classes for display: the label or its replacement, then the others.
     pub fn answers(&self) -> impl Iterator<Item = Answer<'a>> + '_ {
         let first = match &self.verdict {
             Verdict::Label(answer) => Some(*answer),
@@ -172,7 +174,7 @@ impl<'a> Decision<'a> {
         first.into_iter().chain(self.top.iter().skip(usize::from(first.is_some())).copied())
     }
 
-    /// The ids of the labels that the text has.
+    /// The ids of the text's labels.
     pub fn label_ids(&self) -> Vec<usize> {
         match &self.verdict {
             Verdict::Label(answer) => answer.label_id.into_iter().collect(),
@@ -243,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn options_that_mean_nothing_are_errors() {
+    fn options_that_do_not_apply_are_errors() {
         let new = |problem, options| Decider::new(&["a".to_owned()], problem, options).err();
         let threshold = || DecisionOptions { threshold: Some(0.5), ..DecisionOptions::default() };
         let unsure =

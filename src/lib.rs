@@ -5,9 +5,9 @@
 //!                                                                                `-> evaluation
 //! ```
 //!
-//! Plain structs pass between the stages; tensors exist only inside [`model`]. Imports run along the
-//! arrow: a stage never knows the one that comes after it. [`evaluation`] stands beside [`output`] and compares
-//! predictions with gold labels. [`classifier`] joins the middle ones into one call, [`run`] all of them into the program.
+//! Plain structs pass between the stages; tensors exist only inside [`model`]. Imports follow the arrow: a stage never
+//! depends on a later one. [`evaluation`] runs in parallel to [`output`] and compares predictions to gold labels.
+//! [`classifier`] combines the middle stages into one call, [`run`] all of them into the program.
 
 pub mod batching;
 pub mod checkpoint;

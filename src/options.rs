@@ -176,7 +176,7 @@ fn computing(cli: &Cli, environment: &Environment) -> Result<ComputingOptions, U
     }
     Ok(ComputingOptions {
         backend: BackendChoice {
-            device: cli.device.parse().map_err(UsageError)?,
+            device: cli.device.parse().map_err(|error| UsageError(format!("--device: {error}")))?,
             cpu: cpu_choice(environment.text("AGNEWS_CPU"))?,
             precision: match cli.dtype {
                 Dtype::Auto => None,

@@ -1,4 +1,4 @@
-//! Logits to predictions: scores, the order of the classes. Pure.
+//! From logits to predictions: scores and the order of the classes. Pure.
 
 use crate::checkpoint::config::ScoreFunction;
 use std::fmt;
@@ -24,12 +24,12 @@ impl fmt::Display for Problem {
     }
 }
 
-/// What the model says of one text: a score for each class, best first.
+/// The model's prediction for one text: a score for each class, best first.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prediction {
     /// Every class, best score first; equal scores in id order.
     pub ranking: Vec<ScoredLabel>,
-    /// Whether the text was longer than the model takes, so that its end was left out.
+    /// Whether the text was longer than the model's limit and was truncated.
     pub truncated: bool,
 }
 
@@ -38,12 +38,12 @@ pub struct Prediction {
 pub struct ScoredLabel {
     /// The class: an index into the classifier's labels.
     pub label_id: usize,
-    /// Softmax or sigmoid probability, from 0 to 1, or the logit itself.
+    /// A softmax or sigmoid probability, from 0 to 1, or the logit itself.
     pub score: f32,
 }
 
 impl Prediction {
-    /// From one row of logits.
+    /// Computed from one row of logits.
     pub fn from_logits(logits: &[f32], score_function: ScoreFunction, truncated: bool) -> Prediction {
         let scores = match score_function {
             ScoreFunction::Softmax => softmax(logits),
@@ -53,8 +53,8 @@ impl Prediction {
         Prediction::ranked(scores, logits, truncated)
     }
 
-    /// From a score for each class. `order` ranks them: logits, of which two may differ although their scores both
-    /// round to 1, or the scores themselves.
+    /// Computed from a score for each class. `order` ranks them: logits, which may differ even if both scores round to
+    /// 1, or the scores themselves.
     pub(crate) fn ranked(scores: Vec<f32>, order: &[f32], truncated: bool) -> Prediction {
         let mut ranking: Vec<ScoredLabel> =
             scores.into_iter().enumerate().map(|(label_id, score)| ScoredLabel { label_id, score }).collect();
@@ -68,7 +68,7 @@ impl Prediction {
     }
 }
 
-/// exp(x - max) / sum, in float64: no logit overflows it.
+/// exp(x - max) / sum, in float64, without overflow.
 pub(crate) fn softmax(logits: &[f32]) -> Vec<f32> {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max) as f64;
     let exps: Vec<f64> = logits.iter().map(|&logit| (logit as f64 - max).exp()).collect();
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn sigmoid_scores_stand_alone() {
+    fn sigmoid_scores_are_independent() {
         let prediction = Prediction::from_logits(&[0.0, 2.0], ScoreFunction::Sigmoid, true);
         assert!((prediction.ranking[0].score - 0.880_797_1).abs() < 1e-6);
         assert_eq!(prediction.ranking[1].score, 0.5);

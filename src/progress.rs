@@ -1,4 +1,4 @@
-//! What is printed to standard error while the program works: progress bars on a terminal, and notes.
+//! Output to standard error while the program works: progress bars on a terminal, and notes.
 
 use crate::checkpoint::hub::DownloadProgress;
 use crate::options::Verbosity;
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Standard error, as far as it is not for errors.
+/// Standard error, except for errors.
 pub struct Progress {
     verbosity: Verbosity,
     shows_files: bool,
@@ -18,7 +18,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// `shows_files` is false if records scroll over the same terminal, which a bar would tear.
+    /// `shows_files` is false if records scroll over the same terminal, which a bar would break up.
     pub fn new(verbosity: Verbosity, shows_files: bool) -> Progress {
         Progress {
             verbosity,
@@ -29,7 +29,7 @@ impl Progress {
         }
     }
 
-    /// Begins the bar of a run over files of `total_bytes` together, if that is known.
+    /// Starts the bar of a run over files with `total_bytes` in total, if known.
     pub fn start_files(&mut self, total_bytes: Option<u64>) {
         if !self.shows_files || self.verbosity == Verbosity::Quiet {
             return;
@@ -38,13 +38,13 @@ impl Progress {
             Some(bytes) => (Some(bytes), "{bar:30} {percent:>3} %  {msg}  {eta} left"),
             None => (None, "{spinner} {msg}  {elapsed}"),
         };
-        // Hidden if standard error is not a terminal; a few draws per second cost nothing.
+        // Hidden if standard error is not a terminal; a few updates per second cost nothing.
         let bar = ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr_with_hz(5));
         bar.set_style(ProgressStyle::with_template(template).expect("the templates are constants"));
         self.bar = bar;
     }
 
-    /// Begins a window of `records`, for which `bytes` were read.
+    /// Starts a window of `records`, for which `bytes` were read.
     pub fn window(&self, records: u64, bytes: u64) -> WindowProgress {
         WindowProgress { records, bytes, told: AtomicU64::new(0) }
     }
@@ -56,7 +56,7 @@ impl Progress {
         self.bar.set_message(format!("{records} records  {:.0}/s", records as f64 / seconds));
     }
 
-    /// Removes the bar; on a terminal, a summary stays.
+    /// Removes the bar; on a terminal, a summary remains.
     pub fn finish_files(&mut self, elapsed: Duration) {
         self.bar.finish_and_clear();
         let records = *self.records.get_mut();
@@ -66,7 +66,7 @@ impl Progress {
         }
     }
 
-    /// A line that a user should see once.
+    /// A line shown once to the user.
     pub fn note(&self, text: &str) {
         if self.verbosity != Verbosity::Quiet {
             self.line(text);
@@ -97,7 +97,7 @@ impl Progress {
     }
 }
 
-/// How much of a window has been told to the bar: its batches one by one, so that the bar moves while a slow model works
+/// How much of a window the bar already shows. It is updated after each batch, so it moves even if a slow model works
 /// on a large window.
 pub struct WindowProgress {
     records: u64,
@@ -106,14 +106,14 @@ pub struct WindowProgress {
 }
 
 impl WindowProgress {
-    /// `records` more are done.
+    /// Adds `records` finished records.
     pub fn advance(&self, records: u64, progress: &Progress) {
         let before = self.told.fetch_add(records, Ordering::Relaxed);
         let bytes_of = |records: u64| self.bytes * records / self.records.max(1);
         progress.advance(records, bytes_of(before + records) - bytes_of(before));
     }
 
-    /// The rest is done: blank records are in no batch.
+    /// Adds the rest: blank records are in no batch.
     pub fn finish(&self, progress: &Progress) {
         self.advance(self.records - self.told.load(Ordering::Relaxed), progress);
     }

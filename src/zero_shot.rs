@@ -1,22 +1,22 @@
-//! Labels of the user's own: a checkpoint trained for natural language inference says how far a text entails "This
-//! example is sports." (Yin et al. 2019, <https://arxiv.org/abs/1909.00161>). Scores are those of transformers'
-//! zero-shot-classification pipeline. Pure.
+//! Classification with the user's own labels: a checkpoint trained for natural language inference scores how well a
+//! text entails "This example is sports." (Yin et al. 2019, <https://arxiv.org/abs/1909.00161>). Scores are those of
+//! transformers' zero-shot-classification pipeline. Pure.
 
 use crate::prediction::{softmax, Prediction, Problem};
 use std::fmt;
 
-/// What is asked.
+/// What to classify.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ZeroShotOptions {
     /// The candidate labels.
     pub labels: Vec<String>,
-    /// The hypothesis, with `{}` in place of the label.
+    /// The hypothesis, with `{}` as the placeholder for the label.
     pub hypothesis: String,
-    /// Whether a text may have several of the labels.
+    /// Whether a text may have several labels.
     pub multi_label: bool,
 }
 
-/// The checkpoint has no label for entailment. Holds the labels that it has.
+/// The checkpoint has no label for entailment. Holds its labels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotInference(Vec<String>);
 
@@ -24,7 +24,7 @@ impl fmt::Display for NotInference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "labels of your own need a checkpoint trained for natural language inference, one of whose labels begins \
+            "labels of your own need a checkpoint trained for natural language inference, with a label that starts \
              with \"entail\"; this one has {}",
             self.0.join(", ")
         )
@@ -44,7 +44,7 @@ pub struct ZeroShot {
 }
 
 impl ZeroShot {
-    /// `checkpoint_labels` are those of the inference checkpoint, in id order.
+    /// `checkpoint_labels` are the labels of the inference checkpoint, in id order.
     ///
     /// # Errors
     /// If none of them means entailment.
@@ -56,7 +56,7 @@ impl ZeroShot {
             hypotheses: options.labels.iter().map(|label| options.hypothesis.replace("{}", label)).collect(),
             labels: options.labels.clone(),
             entailment,
-            // As the pipeline has it: the first class, or the last one if entailment is the first.
+            // As in the pipeline: the first class, or the last one if entailment is the first.
             contradiction: if entailment == 0 { checkpoint_labels.len() - 1 } else { 0 },
             multi_label: options.multi_label || options.labels.len() == 1,
         })
@@ -72,7 +72,7 @@ impl ZeroShot {
         &self.labels
     }
 
-    /// What each text gets.
+    /// What is predicted for each text.
     pub fn problem(&self) -> Problem {
         if self.multi_label {
             Problem::MultiLabel
@@ -81,7 +81,8 @@ impl ZeroShot {
         }
     }
 
-    /// The scores for one text. `logits` has a row for each hypothesis, with a logit for each of the checkpoint's labels.
+    /// The scores for one text. `logits` has one row per hypothesis, with one logit for each of the checkpoint's
+    /// labels.
     pub fn prediction(&self, logits: &[Vec<f32>], truncated: bool) -> Prediction {
         let entailment = |row: &Vec<f32>| row[self.entailment];
         if !self.multi_label {

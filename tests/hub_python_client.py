@@ -34,7 +34,7 @@ def agnews(program, env, *arguments):
 
 
 def python(env, code):
-    """Runs code in a fresh interpreter, for huggingface_hub reads the environment once, and gives its JSON."""
+    """Runs code in a fresh interpreter, because huggingface_hub reads the environment once, and returns its JSON."""
     answer = subprocess.run([sys.executable, "-c", "import json\n" + code], env=env, capture_output=True, text=True)
     if answer.returncode != 0:
         sys.exit(f"{code}\n{answer.stderr}")

@@ -1,5 +1,4 @@
-//! A checkpoint's files: which names they have, what each is for, and where they lie, in a folder on disk or inside the
-//! binary.
+//! A checkpoint's files: their names, their roles, and where they are, in a folder on disk or embedded in the binary.
 
 use anyhow::{ensure, Context, Result};
 use std::borrow::Cow;
@@ -8,35 +7,37 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// What a file is for in a checkpoint, and whether one can do without it.
+/// The role of a file in a checkpoint, and whether it is required.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// What the model is. Without it there is no checkpoint.
+    /// The configuration. Required.
     Config,
-    /// Each file of this role is enough to tokenize; one is necessary.
+    /// Each file of this role is enough to tokenize; one is required.
     Tokenizer,
-    /// How the tokenizer is set up. A checkpoint may lack it, but it must be known that it does: without the file a
-    /// text may become other tokens.
+    /// The tokenizer's settings. Optional, but it must be known to be missing: without the file a text may be tokenized
+    /// differently.
     TokenizerConfig,
-    /// Read beside the tokenizer if it is there.
+    /// Read in addition to the tokenizer if it exists.
     TokenizerExtra,
-    /// The tensors, or the index of the files that hold them. The first of the table that is there is the one to read.
+    /// Necessary if `vocab.json` is the only tokenizer.
+    Merges,
+    /// The tensors, or the index of their files. The first one in the table that exists is used.
     Weights(Format, Parts),
 }
 
-/// What a file of tensors is written in.
+/// The format of a weights file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
     Safetensors,
-    /// `torch.save`: the first bytes tell which of its two formats.
+    /// `torch.save`; the first bytes distinguish its two formats.
     Torch,
 }
 
-/// How many files the tensors are in.
+/// How many files hold the tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Parts {
     One,
-    /// Several, which an index names.
+    /// Several, listed in an index.
     Shards,
 }
 
@@ -45,24 +46,23 @@ pub(crate) enum Parts {
 pub(crate) struct KnownFile {
     pub(crate) name: &'static str,
     pub(crate) role: Role,
-    /// In bytes: a longer file is not what its name says.
+    /// Maximum size in bytes: a longer file is not what its name says.
     pub(crate) max_size: u64,
 }
 
-/// The longest JSON file in bytes, but for a tokenizer's: an index of a hundred thousand tensors.
+/// Maximum size of a JSON file other than a tokenizer's, in bytes: an index of a hundred thousand tensors fits.
 pub(crate) const MAX_JSON_SIZE: usize = 16 << 20;
 const SMALL: u64 = MAX_JSON_SIZE as u64;
 const VOCABULARY: u64 = 128 << 20;
 
-/// All files that agnews reads, in the order in which they are fetched: the weights last, so that a folder that has
-/// them has all the rest.
+/// All files that agnews reads, in download order: the weights last, so a folder with weights has everything else.
 #[rustfmt::skip]
 static KNOWN: &[KnownFile] = &[
     KnownFile { name: "config.json", role: Role::Config, max_size: SMALL },
     KnownFile { name: "tokenizer_config.json", role: Role::TokenizerConfig, max_size: SMALL },
     KnownFile { name: "special_tokens_map.json", role: Role::TokenizerExtra, max_size: SMALL },
     KnownFile { name: "added_tokens.json", role: Role::TokenizerExtra, max_size: SMALL },
-    KnownFile { name: "merges.txt", role: Role::TokenizerExtra, max_size: VOCABULARY },
+    KnownFile { name: "merges.txt", role: Role::Merges, max_size: VOCABULARY },
     KnownFile { name: "tokenizer.json", role: Role::Tokenizer, max_size: VOCABULARY },
     KnownFile { name: "vocab.txt", role: Role::Tokenizer, max_size: VOCABULARY },
     KnownFile { name: "vocab.json", role: Role::Tokenizer, max_size: VOCABULARY },
@@ -76,7 +76,7 @@ static KNOWN: &[KnownFile] = &[
 ];
 
 impl KnownFile {
-    /// Those to read of a checkpoint that has the files for which `has` is true: of the weights only the best.
+    /// The files to read from a checkpoint with the files for which `has` is true: of the weights, only the best.
     pub(crate) fn of(has: impl Fn(&str) -> bool) -> Vec<&'static KnownFile> {
         let mut weights = false;
         let mut is_first =
@@ -84,19 +84,24 @@ impl KnownFile {
         KNOWN.iter().filter(|file| has(file.name) && is_first(file)).collect()
     }
 
-    /// The names of all files of a kind of role, best first.
+    /// The names of all files with a matching role, best first.
     pub(crate) fn names(is_meant: impl Fn(Role) -> bool) -> Vec<&'static str> {
         KNOWN.iter().filter(|file| is_meant(file.role)).map(|file| file.name).collect()
     }
 
-    /// What a checkpoint of `files` still lacks, each in words.
+    /// Descriptions of what a checkpoint of `files` lacks.
     pub(crate) fn lacking(files: &[&KnownFile]) -> Vec<String> {
         let mut lacking = Vec::new();
         let has = |is_meant: fn(Role) -> bool| files.iter().any(|file| is_meant(file.role));
         if !has(|role| role == Role::Config) {
             lacking.push("config.json".to_string());
         }
-        if !has(|role| role == Role::Tokenizer) {
+        let tokenizers: Vec<&str> =
+            files.iter().filter(|file| file.role == Role::Tokenizer).map(|file| file.name).collect();
+        if tokenizers == ["vocab.json"] && !has(|role| role == Role::Merges) {
+            lacking.push("merges.txt".to_string());
+        }
+        if tokenizers.is_empty() {
             lacking.push(format!("tokenizer: {}", KnownFile::names(|role| role == Role::Tokenizer).join(" or ")));
         }
         if !has(|role| matches!(role, Role::Weights(..))) {
@@ -111,7 +116,7 @@ impl KnownFile {
         RepoPath(self.name.to_string())
     }
 
-    /// The file in `folder`, whole.
+    /// Reads the whole file in `folder`.
     pub(crate) fn read(&self, folder: &Path) -> Result<Vec<u8>> {
         let limit = usize::try_from(self.max_size).unwrap_or(usize::MAX);
         Ok(CheckpointFile::Path(folder.join(self.name)).read(limit)?.into_owned())
@@ -123,7 +128,7 @@ impl KnownFile {
     }
 }
 
-/// A file's path inside a repository or a checkpoint's folder, with `/` between its parts.
+/// A file's path inside a repository or a checkpoint's folder, with `/` as separator.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct RepoPath(String);
 
@@ -134,7 +139,7 @@ impl fmt::Display for RepoPath {
 }
 
 impl RepoPath {
-    /// `None` if joining `path` to a folder could name anything outside that folder on any system.
+    /// `None` if joining `path` to a folder could lead outside that folder on any system.
     pub(crate) fn parse(path: &str) -> Option<RepoPath> {
         let part_is_sound = |part: &str| !part.is_empty() && part != "." && part != ".." && part.len() <= 255;
         let sound = path.len() <= 1024
@@ -147,13 +152,13 @@ impl RepoPath {
         &self.0
     }
 
-    /// The place of this file below `folder`.
+    /// The path of this file below `folder`.
     pub(crate) fn below(&self, folder: &Path) -> PathBuf {
         self.0.split('/').fold(folder.to_path_buf(), |path, part| path.join(part))
     }
 }
 
-/// The files of the embedded model, as they lie in its folder.
+/// The files of the embedded model.
 static BUILTIN: &[(&str, &[u8])] = &[
     ("config.json", include_bytes!("builtin/config.json")),
     ("tokenizer.json", include_bytes!("builtin/tokenizer.json")),
@@ -161,26 +166,26 @@ static BUILTIN: &[(&str, &[u8])] = &[
     ("model.safetensors", include_bytes!("builtin/model.safetensors")),
 ];
 
-/// Where a checkpoint's files are read from. Both kinds go through the same loading code.
+/// Where a checkpoint's files are read from. Both variants use the same loading code.
 #[derive(Debug, Clone)]
 pub enum CheckpointFiles {
     /// The model embedded in the binary.
     Builtin,
-    /// A folder in the usual Hugging Face layout: a local one, or a snapshot in the Hub's cache.
+    /// A folder in the usual Hugging Face layout: a local folder, or a snapshot in the Hub's cache.
     Folder(PathBuf),
 }
 
 /// One file of a checkpoint, found but not yet read.
 #[derive(Debug, Clone)]
 pub enum CheckpointFile {
-    /// Bytes inside the binary, with the name that they have in the model's folder.
+    /// Bytes inside the binary, and their file name.
     Embedded(&'static str, &'static [u8]),
     /// A file on disk.
     Path(PathBuf),
 }
 
 impl CheckpointFiles {
-    /// The file called `name`, or `None` if the checkpoint has none of that name.
+    /// The file called `name`, or `None` if the checkpoint has no such file.
     pub fn find(&self, name: &str) -> Option<CheckpointFile> {
         match self {
             CheckpointFiles::Builtin => {
@@ -194,7 +199,7 @@ impl CheckpointFiles {
         }
     }
 
-    /// The names of all files there, sorted: for messages that say what a checkpoint has.
+    /// The names of all files, sorted, for messages that say what a checkpoint has.
     pub fn names(&self) -> Vec<String> {
         let mut names: Vec<String> = match self {
             CheckpointFiles::Builtin => BUILTIN.iter().map(|(name, _)| name.to_string()).collect(),
@@ -217,7 +222,7 @@ impl fmt::Display for CheckpointFiles {
 }
 
 impl CheckpointFile {
-    /// The whole content, for a file that is small by nature: a damaged or hostile one must not fill the memory.
+    /// The whole content. For small files: the limit keeps a damaged or hostile one from filling the memory.
     ///
     /// # Errors
     /// If the file cannot be read, is longer than `limit` bytes, or is a Git LFS pointer; the message names it.
@@ -227,16 +232,16 @@ impl CheckpointFile {
             CheckpointFile::Path(path) => path,
         };
         let mut bytes = Vec::new();
-        // One byte more than allowed tells that there is more, whatever the metadata say.
+        // Reading one more byte than allowed detects longer files, whatever the metadata say.
         let most = limit as u64 + 1;
         let read = File::open(path).and_then(|file| file.take(most).read_to_end(&mut bytes));
         read.with_context(|| format!("cannot read {self}"))?;
-        ensure!(bytes.len() <= limit, "{self} is longer than {} MB, too long for what it should be", limit >> 20);
+        ensure!(bytes.len() <= limit, "{self} is longer than {} MB, too long for such a file", limit >> 20);
         self.refuse_lfs_pointer(&bytes)?;
         Ok(Cow::Owned(bytes))
     }
 
-    /// Refuses content that is only the stand-in for a large file, as a repository cloned without Git LFS has it.
+    /// Refuses a Git LFS pointer, which a repository cloned without Git LFS has instead of a large file.
     pub(super) fn refuse_lfs_pointer(&self, content: &[u8]) -> Result<()> {
         ensure!(
             !content.starts_with(b"version https://git-lfs.github.com/spec/"),
@@ -289,6 +294,17 @@ mod tests {
             lacking,
             ["tokenizer: tokenizer.json or vocab.txt or vocab.json or sentencepiece.bpe.model or spiece.model or spm.model", "weights that can be read: model.safetensors or pytorch_model.bin"]
         );
+    }
+
+    #[test]
+    fn a_vocabulary_of_byte_pairs_needs_its_merges() {
+        let lacking = |tokenizers: &[&str]| {
+            let names = [tokenizers, &["config.json", "model.safetensors"]].concat();
+            KnownFile::lacking(&KnownFile::of(|name| names.contains(&name)))
+        };
+        assert_eq!(lacking(&["vocab.json"]), ["merges.txt"]);
+        assert!(lacking(&["vocab.json", "merges.txt"]).is_empty());
+        assert!(lacking(&["vocab.json", "tokenizer.json"]).is_empty());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! From a model id, a folder or the embedded model to what the model is built from: the files
+//! Loads everything that a model is built from, given a model id, a folder or the embedded model: the files
 //! ([`files`]), `config.json` and the labels ([`config`]), the tensors ([`weights`]), and the Hugging Face Hub, which
 //! turns an id and a revision into a folder ([`hub`]).
 
@@ -19,10 +19,10 @@ use weights::Weights;
 /// The name of the embedded model.
 pub const BUILTIN: &str = "builtin";
 
-/// The longest tokenizer or configuration file that is identified by its content.
+/// Maximum size of a tokenizer or configuration file that is identified by its content.
 const MAX_TOKENIZER_BYTES: usize = 64 << 20;
 
-/// Which checkpoint was asked for.
+/// The requested checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CheckpointSpec {
     /// The model embedded in the binary.
@@ -33,20 +33,20 @@ pub enum CheckpointSpec {
     Hub {
         /// `name` or `organization/name`.
         model_id: String,
-        /// Branch, tag, commit or `refs/pr/N`; `None` is the default one.
+        /// A branch, tag, commit or `refs/pr/N`; `None` is the default revision.
         revision: Option<String>,
     },
 }
 
 impl CheckpointSpec {
-    /// Tells the three apart as transformers does: an existing folder is local, and so is what can only be a path;
-    /// all else is an id.
+    /// Distinguishes the three like transformers: existing folders and names that can only be paths are local, anything
+    /// else is an id.
     ///
     /// # Errors
-    /// A sentence, if `model` is neither a path nor an id, or a revision is asked of what has none.
+    /// A message, if `model` is neither a path nor an id, or a revision is given for a checkpoint that has none.
     pub fn parse(model: &str, revision: Option<&str>) -> Result<CheckpointSpec, String> {
         if model.is_empty() {
-            return Err("the model's name is empty: give a Hub id, a folder, or `builtin`".into());
+            return Err("the model's name is empty: use a Hub id, a folder, or `builtin`".into());
         }
         let spec = if model == BUILTIN {
             CheckpointSpec::Builtin
@@ -58,7 +58,7 @@ impl CheckpointSpec {
             CheckpointSpec::Hub { model_id: model.to_owned(), revision: revision.map(str::to_owned) }
         };
         if revision.is_some() && !matches!(spec, CheckpointSpec::Hub { .. }) {
-            return Err(format!("a revision is for checkpoints on the Hub, and {model} is not one"));
+            return Err(format!("only checkpoints on the Hub have revisions, and {model} is not one"));
         }
         Ok(spec)
     }
@@ -69,15 +69,15 @@ fn looks_like_path(model: &str) -> bool {
     is_explicit || std::path::Path::new(model).exists()
 }
 
-/// A checkpoint whose files are there.
+/// A checkpoint whose files are available.
 pub struct Checkpoint {
-    /// Where the files lie.
+    /// Where the files are.
     pub files: CheckpointFiles,
     /// config.json.
     pub config: Config,
     /// The tensors, mapped and not yet converted.
     pub weights: Weights,
-    /// The revision and commit, if it is from the Hub.
+    /// The revision and commit, if it comes from the Hub.
     pub revision: Option<String>,
     name: String,
     is_local_folder: bool,
@@ -87,15 +87,15 @@ impl Checkpoint {
     /// Finds the files, reads config.json and opens the weights.
     ///
     /// # Errors
-    /// If the checkpoint cannot be had, config.json is missing or not one that agnews can run, or there are no
-    /// weights that can be read.
+    /// If the checkpoint is unavailable, config.json is missing or describes an unsupported model, or there are no
+    /// supported weights.
     pub fn open(spec: &CheckpointSpec, hub: &Hub) -> Result<Checkpoint> {
         let (files, name, revision) = match spec {
             CheckpointSpec::Builtin => (CheckpointFiles::Builtin, BUILTIN.to_owned(), None),
             CheckpointSpec::Folder(folder) => {
                 ensure!(
                     folder.is_dir(),
-                    "{} is not a folder: give a folder with config.json, a tokenizer and weights, a Hub id, or `builtin`",
+                    "{} is not a folder: use a folder with config.json, a tokenizer and weights, a Hub id, or `builtin`",
                     folder.display()
                 );
                 (CheckpointFiles::Folder(folder.clone()), folder.display().to_string(), None)
@@ -109,7 +109,7 @@ impl Checkpoint {
         };
         let file = files.find("config.json").with_context(|| match files.find("adapter_config.json") {
             Some(_) => format!(
-                "{name} is a PEFT adapter (adapter_config.json), which is nothing without the model that it adapts: merge it \
+                "{name} is a PEFT adapter (adapter_config.json), which does not work without its base model: merge it \
                  into that model and save the result"
             ),
             None => format!("{name} has no config.json"),
@@ -120,8 +120,8 @@ impl Checkpoint {
         Ok(Checkpoint { files, config, weights, revision, name, is_local_folder })
     }
 
-    /// What tells this checkpoint from any other: its name, with the commit for one from the Hub; for a local folder, whose
-    /// files can change, with a SHA-256 over what is read of it.
+    /// Identifies this checkpoint: its name, with the commit if it comes from the Hub; for a local folder, whose files
+    /// can change, with a SHA-256 over the files that are read.
     ///
     /// # Errors
     /// If a file cannot be read.
@@ -155,10 +155,10 @@ impl Checkpoint {
         Ok(shape[0])
     }
 
-    /// What the checkpoint is, without building the model.
+    /// Describes the checkpoint without building the model.
     ///
     /// # Errors
-    /// As [`Checkpoint::num_labels`] and [`Config::labels`].
+    /// As for [`Checkpoint::num_labels`] and [`Config::labels`].
     pub fn describe(&self) -> Result<Description> {
         let shapes = self.weights.names().filter_map(|name| self.weights.shape(name));
         let parameters = shapes.map(|shape| shape.iter().product::<usize>()).sum();
@@ -166,22 +166,22 @@ impl Checkpoint {
     }
 }
 
-/// What a checkpoint is, for people.
+/// A checkpoint's description for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Description {
     /// The family, as `model_type` names it.
     pub model_type: &'static str,
-    /// Layers that a text goes through.
+    /// Layers that a text goes through, counting repeats.
     pub layers: usize,
     /// Width of the hidden states.
     pub hidden_size: usize,
     /// Attention heads.
     pub heads: usize,
-    /// Numbers that the tensors consist of, if these are there; parameters that layers share count once.
+    /// Total number of elements of all tensors, if they are there; parameters shared by layers count once.
     pub parameters: Option<usize>,
-    /// The longest text that the model takes, in tokens with the special ones. The tokenizer's own limit may be lower.
+    /// The model's maximum length in tokens, including special ones. The tokenizer's own limit may be lower.
     pub max_length: usize,
-    /// What it was trained for.
+    /// What the checkpoint was trained for.
     pub problem_type: ProblemType,
     /// The names of the classes, in id order.
     pub labels: Vec<String>,

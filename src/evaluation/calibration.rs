@@ -1,4 +1,4 @@
-//! Whether scores can be taken at their word: top scores in bins, with how often they were right.
+//! Calibration: whether top scores match how often they are right, in bins.
 
 /// The bins of the reliability diagram and of the expected calibration error, as in Guo et al. 2017.
 pub const BINS: usize = 15;
@@ -14,7 +14,7 @@ struct BinSums {
     score_sum: f64,
 }
 
-/// The top scores against how often they were right.
+/// Top scores compared to how often they were right.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Calibration {
     /// Expected calibration error: the mean over texts of |accuracy - mean score| of the text's bin. `None`: nothing
@@ -27,15 +27,15 @@ pub struct Calibration {
 /// The texts with a top score in (`low`, `high`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Bin {
-    /// Lower edge, not in the bin (but 0 is in the first).
+    /// Lower edge, exclusive (except that 0 is in the first bin).
     pub low: f64,
-    /// Upper edge, in the bin.
+    /// Upper edge, inclusive.
     pub high: f64,
-    /// Texts.
+    /// Number of texts.
     pub count: u64,
-    /// Their mean top score. `None`: no text.
+    /// Their mean top score. `None`: no texts.
     pub mean_score: Option<f64>,
-    /// The share of them that were classified correctly. `None`: no text.
+    /// The share of them classified correctly. `None`: no texts.
     pub accuracy: Option<f64>,
 }
 
@@ -74,9 +74,9 @@ impl Sums {
     }
 }
 
-/// The bin of a top score: bin m of M holds the scores in ((m - 1) / M, m / M], and the first one 0 as well.
+/// The bin of a top score: bin m of M holds the scores in ((m - 1) / M, m / M], and the first one also 0.
 ///
-/// The product is exact in float64 (24 bits times 4), so a score at a bin's edge never falls on the wrong side.
+/// The product is exact in float64 (24 bits times 4), so scores at a bin's edge are always assigned correctly.
 fn bin_of(score: f32) -> usize {
     let place = (f64::from(score) * BINS as f64).ceil();
     (place as usize).clamp(1, BINS) - 1
@@ -90,9 +90,9 @@ mod tests {
     fn bins_are_closed_on_the_right() {
         assert_eq!(bin_of(0.0), 0);
         assert_eq!(bin_of(1e-9), 0);
-        assert_eq!(bin_of(0.2), 3, "0.2 in float32 lies above 3/15");
+        assert_eq!(bin_of(0.2), 3, "0.2 in float32 is above 3/15");
         assert_eq!(bin_of(0.5), 7);
-        assert_eq!(bin_of(0.6), 9, "0.6 in float32 lies above 9/15");
+        assert_eq!(bin_of(0.6), 9, "0.6 in float32 is above 9/15");
         assert_eq!(bin_of(1.0 - f32::EPSILON), 14);
         assert_eq!(bin_of(1.0), 14);
     }

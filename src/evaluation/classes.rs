@@ -1,5 +1,5 @@
-//! The figures of a model that gives each text one class. Shares and scores are from 0 to 1; a figure that is undefined
-//! because nothing was evaluated is `None`, never NaN.
+//! The metrics of a model that assigns one class to each text. Shares and scores are from 0 to 1; a metric that is
+//! undefined because nothing was evaluated is `None`, never NaN.
 
 use super::calibration::{self, Calibration};
 use super::shares::{LabelCounts, PerLabel, Share};
@@ -8,7 +8,7 @@ use crate::prediction::Prediction;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-/// What has been seen so far.
+/// The observations so far.
 #[derive(Debug, Clone)]
 pub(super) struct Sums {
     labels: usize,
@@ -20,16 +20,16 @@ pub(super) struct Sums {
     answered_correctly: u64,
 }
 
-/// All figures.
+/// All metrics.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Metrics {
     /// Texts with both a prediction and a gold label.
     pub evaluated: u64,
-    /// The share of texts whose best class is the gold one, whether or not its score was high enough for an answer.
+    /// The share of texts whose best class is the gold one, even if its score was too low for an answer.
     pub accuracy: Option<Share>,
-    /// The share of texts that were given a class at all.
+    /// The share of texts that got a class.
     pub coverage: Option<f64>,
-    /// The accuracy among the texts that were given a class. `None`: there is no such text.
+    /// The accuracy among the texts that got a class. `None`: there is no such text.
     pub selective_accuracy: Option<Share>,
     /// Precision, recall and F1.
     pub per_class: PerLabel,
@@ -37,11 +37,11 @@ pub struct Metrics {
     pub confusion: ConfusionMatrix,
     /// The mean of -ln(score of the gold label), in nats. Also `None` for a model whose scores do not sum to 1.
     pub log_loss: Option<f64>,
-    /// How far the top scores can be taken at their word.
+    /// How well the top scores match the accuracy.
     pub calibration: Calibration,
 }
 
-/// Counts by gold and predicted class. Only the pairs that occur are stored: a checkpoint may have tens of thousands of
+/// Counts by gold and predicted class. Only pairs that occur are stored: a checkpoint may have tens of thousands of
 /// classes, whose full matrix would not fit in memory.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ConfusionMatrix {
@@ -61,9 +61,9 @@ impl Sums {
         }
     }
 
-    /// Counts one text whose class is `gold`, an index into the labels.
+    /// Counts one text with the class `gold`, an index into the labels.
     pub(super) fn observe(&mut self, gold: usize, prediction: &Prediction, is_answered: bool) {
-        debug_assert!(gold < self.labels, "gold label {gold} of {}", self.labels);
+        debug_assert!(gold < self.labels, "gold label {gold} is out of range: there are {}", self.labels);
         let best = prediction.best();
         let is_correct = best.label_id == gold;
         *self.confusion.counts.entry((gold, best.label_id)).or_insert(0) += 1;
@@ -92,7 +92,7 @@ impl Sums {
 }
 
 impl ConfusionMatrix {
-    /// Texts whose gold label is `gold` and whose best class is `predicted`.
+    /// Number of texts with the gold label `gold` and the best class `predicted`.
     pub fn count(&self, gold: usize, predicted: usize) -> u64 {
         self.counts.get(&(gold, predicted)).copied().unwrap_or(0)
     }
@@ -102,7 +102,7 @@ impl ConfusionMatrix {
         self.counts.iter().map(|(&(gold, predicted), &count)| (gold, predicted, count))
     }
 
-    /// The mistakes that occur as (gold, predicted, count), most frequent first, equal ones in id order.
+    /// The mistakes that occur, as (gold, predicted, count), most frequent first, ties in id order.
     pub fn mistakes(&self) -> Vec<(usize, usize, u64)> {
         let mut mistakes: Vec<_> = self.cells().filter(|(gold, predicted, _)| gold != predicted).collect();
         mistakes.sort_by_key(|&(_, _, count)| Reverse(count));
@@ -128,8 +128,8 @@ impl ConfusionMatrix {
     }
 }
 
-/// Into [eps, 1 - eps], with eps the spacing of float32 numbers at 1: the rule of scikit-learn's `log_loss` for float32
-/// probabilities. One confident mistake then costs 15.9 and not infinity.
+/// Clips to [eps, 1 - eps], with eps the spacing of float32 numbers at 1, as scikit-learn's `log_loss` does for float32
+/// probabilities. One confident mistake then costs 15.9 instead of infinity.
 fn clip(score: f32) -> f32 {
     if score.is_nan() {
         return f32::EPSILON;
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn one_class_that_is_always_right() {
+    fn a_single_class_is_always_right() {
         let mut sums = Sums::new(1, ScoreFunction::Softmax);
         sums.observe(0, &predicted(&[0.0]), true);
         let metrics = sums.metrics();

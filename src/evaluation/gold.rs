@@ -1,17 +1,17 @@
-//! Gold labels as people write them: names in any case, or ids; sets of them; numbers.
+//! Gold labels as people write them: names in any case, ids, sets of either, or numbers.
 
 use serde_json::Value;
 use std::collections::HashMap;
 use std::fmt;
 
-/// How many characters of a bad value, or of a name, a message repeats.
+/// How many characters of an invalid value or a name are shown in a message.
 const SHOWN_CHARACTERS: usize = 60;
-/// How many names a message lists.
+/// How many names are listed in a message.
 const SHOWN_NAMES: usize = 12;
-/// What may stand between the labels of a set, in the order in which it is looked for.
+/// The separators of a set's labels, in the order of trying them.
 const SEPARATORS: [&[char]; 2] = [&['|', ';'], &[',']];
 
-/// Reads gold labels for one list of classes.
+/// Parses gold labels for one list of classes.
 #[derive(Debug, Clone)]
 pub struct GoldLabels {
     labels: Vec<String>,
@@ -21,11 +21,11 @@ pub struct GoldLabels {
     seen: SeenIds,
 }
 
-/// Which ids the data has had so far, as far as they tell what it counts from.
+/// The ids seen so far, to determine the number at which they start.
 #[derive(Debug, Clone, Copy, Default)]
 struct SeenIds {
     zero: bool,
-    /// As many as there are classes: the last id if they count from 1.
+    /// Equal to the number of classes: the last id if ids start at 1.
     count: bool,
     beyond: bool,
 }
@@ -33,41 +33,41 @@ struct SeenIds {
 /// A gold label that the model does not have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnknownGold {
-    /// The start of what the data says.
+    /// The start of the value.
     pub value: String,
     expected: String,
 }
 
 impl GoldLabels {
-    /// For these labels in id order; ids in the data count from `first_label_id`.
+    /// For these labels in id order; ids in the data start at `first_label_id`.
     pub fn new(labels: &[String], first_label_id: i64) -> GoldLabels {
         let mut by_name = HashMap::new();
         let mut by_lowercase = HashMap::new();
         for (id, label) in labels.iter().enumerate() {
-            // If two classes have the same name, the first is meant, as in a list that is searched from its start.
+            // If two classes have the same name, the first one counts, as in a linear search.
             by_name.entry(label.trim().to_owned()).or_insert(id);
             by_lowercase.entry(label.trim().to_lowercase()).or_insert(id);
         }
         GoldLabels { labels: labels.to_vec(), first_label_id, by_name, by_lowercase, seen: SeenIds::default() }
     }
 
-    /// The class that `value` names: white space around it is ignored, then an exact name goes before a name in
-    /// another case (Unicode lowercase), and a name before an id. An id may end in `.0`, as pandas writes a column of
-    /// integers that has gaps.
+    /// The class of `value`. Surrounding white space is ignored; an exact name takes precedence over a name in another
+    /// case (Unicode lowercase), and a name over an id. An id may end in `.0`, because pandas writes integer columns
+    /// with gaps like this.
     ///
     /// # Errors
-    /// If it is none of them; the empty text is not.
+    /// If it is none of them, such as the empty string.
     pub fn parse(&mut self, value: &str) -> Result<usize, UnknownGold> {
         let value = value.trim();
         let by_name = self.by_name.get(value).or_else(|| self.by_lowercase.get(&value.to_lowercase())).copied();
         by_name.or_else(|| self.by_id(value)).ok_or_else(|| self.unknown(value))
     }
 
-    /// The classes that `value` names: a JSON array of names and ids, or one label, or labels with `|` or `;` between
-    /// them, or with commas. A text that is a label as a whole is never split. `[]` is the empty set.
+    /// The classes of `value`: a JSON array of names and ids, or one label, or labels separated by `|`, `;` or commas.
+    /// If the whole text is a label, it is not split. `[]` is the empty set.
     ///
     /// # Errors
-    /// If one of them is no label; that one is named.
+    /// If one of them is not a label; the message names it.
     pub fn parse_set(&mut self, value: &str) -> Result<Vec<usize>, UnknownGold> {
         if let Ok(Value::Array(elements)) = serde_json::from_str(value) {
             return elements.iter().map(|element| self.parse(&written(element))).collect();
@@ -116,7 +116,7 @@ impl GoldLabels {
     }
 }
 
-/// The number that `value` says.
+/// The number in `value`.
 ///
 /// # Errors
 /// If it is not a finite number.
@@ -133,7 +133,7 @@ impl fmt::Display for UnknownGold {
 
 impl std::error::Error for UnknownGold {}
 
-/// An element of a JSON array as a field would have it.
+/// An element of a JSON array, written like a field.
 fn written(element: &Value) -> String {
     element.as_str().map_or_else(|| element.to_string(), str::to_owned)
 }
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_that_count_from_elsewhere_are_noticed() {
+    fn ids_that_start_elsewhere_are_noticed() {
         let likely = |first: i64, values: &[&str]| {
             let mut labels = gold(&["World", "Sports", "Business", "Sci/Tech"], first);
             for value in values {
@@ -201,11 +201,11 @@ mod tests {
             labels.likely_first_label_id()
         };
         assert_eq!(likely(0, &["1", "3", "4", "2"]), Some(1));
-        assert_eq!(likely(0, &["4.0", "world", "-1"]), Some(1), "-1 often stands for no label");
+        assert_eq!(likely(0, &["4.0", "world", "-1"]), Some(1), "-1 often means no label");
         assert_eq!(likely(1, &["0", "3"]), Some(0));
-        assert_eq!(likely(0, &["1", "2", "3"]), None, "these are all right as they are");
-        assert_eq!(likely(0, &["0", "4"]), None, "a label more than the model has");
-        assert_eq!(likely(0, &["4", "7"]), None, "labels of another list");
+        assert_eq!(likely(0, &["1", "2", "3"]), None, "these are all valid");
+        assert_eq!(likely(0, &["0", "4"]), None, "one label more than the model has");
+        assert_eq!(likely(0, &["4", "7"]), None, "labels from another list");
         assert_eq!(likely(1, &["1", "4"]), None);
         assert_eq!(likely(0, &["sports"]), None);
     }

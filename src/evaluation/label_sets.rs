@@ -1,8 +1,8 @@
-//! The figures of a model that gives each text any number of labels: scikit-learn's for indicator matrices.
+//! The metrics of a model that assigns any number of labels to each text: scikit-learn's for indicator matrices.
 
 use super::shares::{LabelCounts, PerLabel, Share};
 
-/// What has been seen so far.
+/// The observations so far.
 #[derive(Debug, Clone)]
 pub(super) struct Sums {
     counts: Vec<LabelCounts>,
@@ -10,14 +10,14 @@ pub(super) struct Sums {
     evaluated: u64,
 }
 
-/// All figures. Shares are from 0 to 1; what is undefined because nothing was evaluated is `None`.
+/// All metrics. Shares are from 0 to 1; a metric that is undefined because nothing was evaluated is `None`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Metrics {
     /// Texts with both a prediction and gold labels.
     pub evaluated: u64,
-    /// The share of texts whose predicted labels are exactly the gold ones: `accuracy_score` of indicator matrices.
+    /// The share of texts whose predicted labels are exactly the gold ones: `accuracy_score` for indicator matrices.
     pub subset_accuracy: Option<Share>,
-    /// The share of all text and label pairs that were decided wrongly: `hamming_loss`.
+    /// The share of wrong decisions among all pairs of text and label: `hamming_loss`.
     pub hamming_loss: Option<f64>,
     /// Precision, recall and F1.
     pub per_label: PerLabel,
@@ -28,7 +28,7 @@ impl Sums {
         Sums { counts: vec![LabelCounts::default(); labels], exact: 0, evaluated: 0 }
     }
 
-    /// Counts one text. Both are label ids in any order, an id twice counting once; either may be empty.
+    /// Counts one text. Both arguments are label ids in any order, in which duplicates count once; either may be empty.
     pub(super) fn observe(&mut self, gold: &[usize], predicted: &[usize]) {
         let mut gold = gold.to_vec();
         let mut predicted = predicted.to_vec();

@@ -1,9 +1,9 @@
-//! Evaluation: predictions against gold labels, counted as they stream by. Pure; only the caller writes files.
+//! Evaluation: compares predictions to gold labels in one streaming pass. Pure; only the caller writes files.
 //!
-//! [`Evaluation`] takes each record's gold label and prediction. There is one kind for each thing that a model can say
-//! of a text, with its own sums and figures: one class ([`classes`]), a set of labels ([`label_sets`]), a number
-//! ([`values`]). [`view`] gives every figure its name and its written form, once; `text` prints that view for a
-//! terminal, and [`report`] renders it as JSON, SVG and HTML. [`gold`] reads gold labels.
+//! [`Evaluation`] takes each record's gold label and prediction. Each kind of prediction has its own sums and metrics:
+//! one class ([`classes`]), a set of labels ([`label_sets`]), a number ([`values`]). [`view`] defines every metric's
+//! name and format; `text` prints that view for a terminal, and [`report`] renders it as JSON, SVG and HTML. [`gold`]
+//! reads gold labels.
 
 pub mod calibration;
 pub mod classes;
@@ -21,7 +21,7 @@ use gold::{GoldLabels, UnknownGold};
 use std::fmt;
 use view::View;
 
-/// Why a record has no part in the figures, as the caller knows it. [`Evaluation::observe`] finds the other reasons.
+/// Why a record is left out, if the caller knows. [`Evaluation::observe`] finds the other reasons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeftOut {
     /// Its text is empty or white space: nothing was predicted.
@@ -30,24 +30,24 @@ pub enum LeftOut {
     MalformedRecord,
 }
 
-/// The gold ids seem to count from another number than was said, so that all figures would be wrong.
+/// The gold ids seem to start at a different number, which would make all metrics wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OtherFirstLabelId {
-    /// What was said.
+    /// The number given by the user.
     pub given: i64,
-    /// What they seem to count from.
+    /// The number at which they seem to start.
     pub likely: i64,
 }
 
 impl fmt::Display for OtherFirstLabelId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the gold labels seem to be ids that count from {}, not from {}", self.likely, self.given)
+        write!(f, "the gold labels seem to be ids that start at {}, not {}", self.likely, self.given)
     }
 }
 
 impl std::error::Error for OtherFirstLabelId {}
 
-/// How many records were left out, by reason.
+/// Number of records left out, by reason.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LeftOutCounts {
     /// See [`LeftOut::BlankText`].
@@ -61,13 +61,13 @@ pub struct LeftOutCounts {
 }
 
 impl LeftOutCounts {
-    /// All of them.
+    /// The total.
     pub fn total(&self) -> u64 {
         self.blank_text + self.malformed_record + self.no_gold_label + self.unknown_gold_label
     }
 }
 
-/// Everything that was observed, from which every figure follows.
+/// Everything observed so far, from which the metrics are computed.
 #[derive(Debug, Clone)]
 pub struct Evaluation {
     labels: Vec<String>,
@@ -82,7 +82,7 @@ enum Kind {
     Values(values::Pairs),
 }
 
-/// The figures, by kind of evaluation.
+/// The metrics, by kind of evaluation.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Metrics {
     /// One class per text.
@@ -94,21 +94,21 @@ pub enum Metrics {
 }
 
 impl Evaluation {
-    /// For a model that gives each text one of `labels` (in id order). Gold ids count from `first_label_id`.
+    /// For a model that assigns one of `labels` (in id order) to each text. Gold ids start at `first_label_id`.
     ///
-    /// Memory grows with the pairs of gold and predicted class that occur, not with the number of texts.
+    /// Memory grows with the number of distinct pairs of gold and predicted class, not with the number of texts.
     pub fn of_classes(labels: &[String], first_label_id: i64, score_function: ScoreFunction) -> Evaluation {
         let gold = GoldLabels::new(labels, first_label_id);
         Evaluation::new(labels, Kind::Classes(gold, classes::Sums::new(labels.len(), score_function)))
     }
 
-    /// For a model that gives each text any number of `labels` (in id order). Gold ids count from `first_label_id`.
+    /// For a model that assigns any number of `labels` (in id order) to each text. Gold ids start at `first_label_id`.
     pub fn of_label_sets(labels: &[String], first_label_id: i64) -> Evaluation {
         let gold = GoldLabels::new(labels, first_label_id);
         Evaluation::new(labels, Kind::LabelSets(gold, label_sets::Sums::new(labels.len())))
     }
 
-    /// For a model with one output, a number. Rank correlation needs all of them: memory grows by 16 bytes per text.
+    /// For a model whose one output is a number. Rank correlation needs all values: memory grows by 16 bytes per text.
     pub fn of_values() -> Evaluation {
         Evaluation::new(&[], Kind::Values(values::Pairs::default()))
     }
@@ -117,14 +117,15 @@ impl Evaluation {
         Evaluation { labels: labels.to_vec(), kind, left_out: LeftOutCounts::default() }
     }
 
-    /// Compares one prediction with `gold`, the gold label as it stands in the data. A blank one is counted as left out.
+    /// Compares one prediction to `gold`, the gold label as written in the data. A blank one is counted as left out.
     ///
-    /// `decided` are the ids of the labels that the text was given. With one class per text that is the best one, or
+    /// `decided` are the ids of the labels assigned to the text. With one class per text that is the best one, or
     /// nothing if its score was too low: accuracy still counts the best class, coverage and selective accuracy count
-    /// what was decided. With a model of one output the prediction's only score is the value, and `decided` is not read.
+    /// what was decided. If the model has one output, the prediction's only score is the value, and `decided` is
+    /// ignored.
     ///
     /// # Errors
-    /// If the model has no such label. The record is counted as left out for that reason; it is not malformed.
+    /// If the model has no such label. The record is counted as left out for that reason, not as malformed.
     pub fn observe(&mut self, gold: &str, prediction: &Prediction, decided: &[usize]) -> Result<(), UnknownGold> {
         if gold.trim().is_empty() {
             self.left_out.no_gold_label += 1;
@@ -146,7 +147,7 @@ impl Evaluation {
     /// Checks a gold label without counting it.
     ///
     /// # Errors
-    /// As [`Evaluation::observe`].
+    /// As for [`Evaluation::observe`].
     pub fn check(&mut self, gold: &str) -> Result<(), UnknownGold> {
         match &mut self.kind {
             _ if gold.trim().is_empty() => Ok(()),
@@ -164,13 +165,13 @@ impl Evaluation {
         }
     }
 
-    /// How many records were left out so far.
+    /// Number of records left out so far.
     pub fn left_out(&self) -> LeftOutCounts {
         self.left_out
     }
 
-    /// The first id that the gold ids seen so far seem to count from, if it is not the one that was given: the data then
-    /// has ids that the model lacks, and all of them are right when counted from this one. Only 0 and 1 are considered.
+    /// The number at which the gold ids seem to start, if it is not the given one: some ids are then unknown to the
+    /// model, and all would be valid when starting at this number. Only 0 and 1 are considered.
     pub fn likely_first_label_id(&self) -> Option<i64> {
         match &self.kind {
             Kind::Classes(labels, _) | Kind::LabelSets(labels, _) => labels.likely_first_label_id(),
@@ -178,7 +179,7 @@ impl Evaluation {
         }
     }
 
-    /// The figures of all that was observed so far.
+    /// The metrics so far.
     pub fn metrics(&self) -> Metrics {
         match &self.kind {
             Kind::Classes(_, sums) => Metrics::Classes(sums.metrics()),
@@ -187,7 +188,7 @@ impl Evaluation {
         }
     }
 
-    /// The same figures with their names, to be read.
+    /// The metrics prepared for display.
     pub fn view(&self) -> View {
         View::new(&self.metrics(), &self.labels, self.left_out)
     }

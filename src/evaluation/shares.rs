@@ -1,12 +1,12 @@
-//! Shares of counts: the parts that figures of several kinds are made of.
+//! Shares of counts, from which several kinds of metrics are built.
 
-/// The 97.5 % quantile of the standard normal distribution: 95 % lie within it on both sides.
+/// The 97.5 % quantile of the standard normal distribution: 95 % lie between it and its negative.
 const NORMAL_QUANTILE: f64 = 1.959_963_984_540_054;
 
 /// A share of successes with its 95 % interval. All three are from 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Share {
-    /// Successes over trials.
+    /// Successes divided by trials.
     pub value: f64,
     /// Lower bound.
     pub low: f64,
@@ -20,8 +20,8 @@ impl Share {
     ///
     /// (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n)
     ///
-    /// It stays inside 0 to 1 and keeps its coverage near both ends, where good classifiers are and where p ± z·se fails
-    /// (Brown, Cai, DasGupta, "Interval Estimation for a Binomial Proportion", 2001). `None` without a trial.
+    /// It stays between 0 and 1 and keeps its coverage near both ends, where good classifiers are and where p ± z·se
+    /// fails (Brown, Cai, DasGupta, "Interval Estimation for a Binomial Proportion", 2001). `None` without trials.
     pub fn of(successes: u64, trials: u64) -> Option<Share> {
         if trials == 0 {
             return None;
@@ -32,20 +32,20 @@ impl Share {
         let center = p + z2 / (2.0 * n);
         let half_width = NORMAL_QUANTILE * (p * (1.0 - p) / n + z2 / (4.0 * n * n)).sqrt();
         let scale = 1.0 + z2 / n;
-        // At p = 0 and p = 1 a bound is exactly 0 or 1; rounding must not push it past.
+        // At p = 0 and p = 1 a bound is exactly 0 or 1; rounding must not exceed it.
         let low = ((center - half_width) / scale).max(0.0);
         let high = ((center + half_width) / scale).min(1.0);
         Some(Share { value: p, low, high })
     }
 }
 
-/// Precision, recall and F1 of one label, or averages of them: those of scikit-learn's `precision_recall_fscore_support`
+/// Precision, recall and F1 of one label, or averages of them, as in scikit-learn's `precision_recall_fscore_support`
 /// with `zero_division=0`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LabelScores {
-    /// Of the texts predicted as this label, the share that have it; 0 if there are none.
+    /// The share of the texts predicted as this label that have it; 0 if there are none.
     pub precision: f64,
-    /// Of the texts that have this label, the share predicted as it; 0 if there are none.
+    /// The share of the texts with this label that were predicted as it; 0 if there are none.
     pub recall: f64,
     /// The harmonic mean of both; 0 if the label was neither predicted nor gold.
     pub f1: f64,
@@ -74,29 +74,29 @@ impl LabelScores {
 /// How often a label was gold, predicted, and both.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LabelCounts {
-    /// Texts that have the label and were predicted to.
+    /// Texts with the label that were also predicted to have it.
     pub hits: u64,
-    /// Texts that have the label.
+    /// Texts with the label.
     pub support: u64,
-    /// Texts predicted to have it.
+    /// Texts predicted to have the label.
     pub predicted: u64,
 }
 
-/// The figures of every label, and their averages.
+/// The metrics of every label, and their averages.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PerLabel {
     /// In id order.
     pub counts: Vec<LabelCounts>,
     /// In id order; empty if nothing was evaluated.
     pub scores: Vec<LabelScores>,
-    /// The unweighted means over all labels, those that never occur included. `None`: nothing evaluated.
+    /// The unweighted means over all labels, including those that never occur. `None`: nothing evaluated.
     pub macro_average: Option<LabelScores>,
-    /// The scores of all labels' counts together. `None`: nothing evaluated.
+    /// The metrics of all labels' counts combined. `None`: nothing evaluated.
     pub micro_average: Option<LabelScores>,
 }
 
 impl PerLabel {
-    /// From the counts of each label in id order, over `evaluated` texts.
+    /// Computed from the counts of each label in id order, over `evaluated` texts.
     pub(super) fn of(counts: Vec<LabelCounts>, evaluated: u64) -> PerLabel {
         let scores: Vec<LabelScores> = match evaluated {
             0 => Vec::new(),
@@ -116,7 +116,7 @@ impl PerLabel {
     }
 }
 
-/// part / whole, and 0 for a whole of 0.
+/// part / whole; 0 if the whole is 0.
 fn ratio(part: u64, whole: u64) -> f64 {
     if whole == 0 {
         return 0.0;

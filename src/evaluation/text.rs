@@ -1,23 +1,23 @@
-//! An evaluation as text for a terminal of 80 columns.
+//! An evaluation as text for a terminal with 80 columns.
 
 use super::view::{Matrix, Table, Value, View};
 use std::fmt;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-/// Columns of the terminal that the tables aim at.
+/// Target width of the tables in columns.
 const TERMINAL_WIDTH: usize = 80;
-/// The widest a label's name gets at the start of a row, in columns.
+/// Maximum width of a label's name at the start of a row, in columns.
 const LABEL_WIDTH: usize = 24;
-/// With more classes than this there is a list of mistakes instead of the matrix.
+/// With more classes than this, a list of mistakes replaces the matrix.
 const MATRIX_CLASSES: usize = 12;
-/// How many mistakes that list has.
+/// Maximum length of that list.
 const MISTAKES: usize = 10;
-/// Between two columns.
+/// The gap between two columns.
 const GAP: &str = "  ";
 
 impl fmt::Display for View {
-    /// Several lines, each ended: the figures, one line per label, and the confusion matrix (above 12 classes the most
-    /// frequent mistakes). Columns are aligned by the cells that a terminal gives each character.
+    /// Several lines, each with a line break: the figures, one line per label, and the confusion matrix (above 12
+    /// classes, the most frequent mistakes). Columns are aligned by the terminal width of each character.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_figures(f, self)?;
         if let Some(table) = &self.labels_table {
@@ -76,7 +76,7 @@ fn write_matrix(f: &mut fmt::Formatter<'_>, view: &View, matrix: &Matrix) -> fmt
     let names: Vec<String> = (0..matrix.counts.len()).map(|id| view.name(id)).collect();
     let heads: Vec<String> = names.iter().map(|name| shorten(name, LABEL_WIDTH)).collect();
     let head = heads.iter().map(|name| name.width()).max().unwrap_or(0).max(CORNER.len());
-    // The room that is left for each column; names give way, numbers do not.
+    // The remaining space for each column; names are cut, numbers are not.
     let room = ((TERMINAL_WIDTH - head) / names.len().max(1)).saturating_sub(GAP.len()).max(3);
     let mut rows = vec![vec![CORNER.to_owned()]];
     rows[0].extend(names.iter().map(|name| shorten(name, room)));
@@ -86,8 +86,8 @@ fn write_matrix(f: &mut fmt::Formatter<'_>, view: &View, matrix: &Matrix) -> fmt
     write_columns(f, &rows, 1)
 }
 
-/// Rows of equally many cells, each column as wide as its widest cell; the first `words` columns to the left, the others
-/// to the right.
+/// Rows with the same number of cells, each column as wide as its widest cell; the first `words` columns are
+/// left-aligned, the others right-aligned.
 fn write_columns(f: &mut fmt::Formatter<'_>, rows: &[Vec<String>], words: usize) -> fmt::Result {
     let columns = rows.first().map_or(0, Vec::len);
     let widths: Vec<usize> =
@@ -95,7 +95,7 @@ fn write_columns(f: &mut fmt::Formatter<'_>, rows: &[Vec<String>], words: usize)
     for row in rows {
         for (column, cell) in row.iter().enumerate() {
             let gap = if column > 0 { GAP } else { "" };
-            // `{:>width$}` counts characters, of which a terminal draws some two cells wide.
+            // `{:>width$}` counts characters, some of which are two cells wide in a terminal.
             let padding = " ".repeat(widths[column] - cell.width());
             match column < words {
                 true => write!(f, "{gap}{cell}{padding}")?,
@@ -107,7 +107,7 @@ fn write_columns(f: &mut fmt::Formatter<'_>, rows: &[Vec<String>], words: usize)
     Ok(())
 }
 
-/// At most `width` columns, the last one `…` if there was more.
+/// At most `width` columns, ending in `…` if there was more.
 fn shorten(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();

@@ -1,13 +1,13 @@
-//! The figures of a model whose output is one number per text.
+//! The metrics of a model whose output is one number per text.
 
-/// Gold and predicted values, all of them: ranks need them.
+/// All gold and predicted values: ranks need them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Pairs {
     gold: Vec<f64>,
     predicted: Vec<f64>,
 }
 
-/// All figures; what is undefined is `None`, never NaN.
+/// All metrics; undefined ones are `None`, never NaN.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Metrics {
     /// Texts with both a prediction and a gold value.
@@ -16,7 +16,7 @@ pub struct Metrics {
     pub mean_squared_error: Option<f64>,
     /// Pearson's correlation, from -1 to 1. `None` if all gold or all predicted values are equal.
     pub pearson: Option<f64>,
-    /// Spearman's rank correlation: Pearson's of the ranks, equal values sharing their mean rank.
+    /// Spearman's rank correlation: Pearson's correlation of the ranks; equal values share their mean rank.
     pub spearman: Option<f64>,
 }
 
@@ -41,9 +41,9 @@ impl Pairs {
     }
 }
 
-/// cov(a, b) / √(var(a) var(b)), with the means taken off first, so that values far from 0 keep their digits.
+/// cov(a, b) / √(var(a) var(b)), subtracting the means first, so values far from 0 keep their precision.
 fn correlation(a: &[f64], b: &[f64]) -> Option<f64> {
-    // Equal values can have a mean that is one rounding away from them, and then a variance that is not 0.
+    // The mean of equal values can be off by one rounding, which would give a variance that is not 0.
     let is_constant = |values: &[f64]| values.iter().all(|value| *value == values[0]);
     if is_constant(a) || is_constant(b) {
         return None;
@@ -61,7 +61,7 @@ fn correlation(a: &[f64], b: &[f64]) -> Option<f64> {
     correlation.is_finite().then(|| correlation.clamp(-1.0, 1.0))
 }
 
-/// The rank of each value from 1 up; equal values get the mean of their ranks.
+/// The rank of each value, from 1; equal values get the mean of their ranks.
 fn ranks(values: &[f64]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..values.len()).collect();
     order.sort_by(|&a, &b| values[a].total_cmp(&values[b]));
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_vary_has_no_correlation() {
+    fn constant_values_have_no_correlation() {
         let mut pairs = Pairs::default();
         assert_eq!(pairs.metrics().mean_squared_error, None);
         for gold in [0.1, 0.2, 0.7] {

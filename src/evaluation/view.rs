@@ -1,24 +1,24 @@
-//! The figures as they are read: the one place that gives each its name, its key and its written form.
+//! The metrics prepared for display: the only place that defines their names, keys and formats.
 //!
-//! A [`View`] is made of few parts, the same for every kind of evaluation: figures that stand alone, tables of figures, the
-//! confusion matrix and the bins of the reliability diagram. `text`, JSON, SVG and HTML each say how a part looks, and
-//! know nothing of what is in it.
+//! A [`View`] has the same few parts for every kind of evaluation: single figures, tables of figures, the confusion
+//! matrix and the bins of the reliability diagram. `text`, JSON, SVG and HTML each define the look of a part,
+//! independent of its content. know nothing of what is in it.
 
 use super::calibration::{Bin, Calibration};
 use super::shares::{LabelScores, PerLabel, Share};
 use super::{classes, label_sets, values, LeftOutCounts, Metrics};
 
-/// What stands for an undefined figure.
+/// Shown for an undefined figure.
 const UNDEFINED: &str = "–";
 /// With more classes than this there is no full matrix: it would be millions of zeros.
 const MATRIX_CLASSES: usize = 1000;
 
-/// Everything that a report shows of the figures.
+/// Everything in a report about the metrics.
 #[derive(Debug, Clone, PartialEq)]
 pub struct View {
-    /// The model's labels in id order, as the checkpoint has them; [`View::name`] gives them to be shown.
+    /// The model's labels in id order, as in the checkpoint; [`View::name`] prepares them for display.
     pub labels: Vec<String>,
-    /// The figures that stand alone, most important first.
+    /// Single figures, most important first.
     pub figures: Vec<Figure>,
     /// Precision, recall and F1 of each label.
     pub labels_table: Option<Table>,
@@ -39,8 +39,8 @@ pub struct Figure {
     pub name: &'static str,
     /// The figure.
     pub value: Value,
-    /// `false` if it repeats another one here (the coverage when every text got an answer): programs get it all the same,
-    /// people do not.
+    /// `false` if it repeats another figure here (such as the coverage if every text got an answer): it is written for
+    /// programs, but not shown to people.
     pub is_telling: bool,
 }
 
@@ -49,15 +49,15 @@ pub struct Figure {
 pub enum Value {
     /// A label, by its id.
     Label(usize),
-    /// How many.
+    /// A count.
     Count(u64),
-    /// From 0 to 1; shown in per cent.
+    /// From 0 to 1; shown in percent.
     Share(Option<f64>),
     /// A share with its interval.
     Estimate(Option<Share>),
     /// Any other number.
     Number(Option<f64>),
-    /// Records by reason.
+    /// Numbers of records by reason.
     LeftOut(LeftOutCounts),
 }
 
@@ -72,14 +72,14 @@ pub struct Table {
     pub columns: &'static [(&'static str, &'static str)],
     /// A value for each column.
     pub rows: Vec<Vec<Value>>,
-    /// Rows below that sum the table up: key, name, and a value for each column but the first.
+    /// Summary rows at the bottom: key, name, and a value for each column but the first.
     pub averages: Vec<(&'static str, &'static str, Vec<Value>)>,
 }
 
 /// The confusion matrix, in id order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Matrix {
-    /// Counts, by gold label and then by predicted label.
+    /// Counts, indexed by gold label and predicted label.
     pub counts: Vec<Vec<u64>>,
     /// The F1 of each class.
     pub f1: Vec<Value>,
@@ -117,18 +117,18 @@ impl View {
         view
     }
 
-    /// The figures that people are shown.
+    /// The figures shown to people.
     pub fn telling_figures(&self) -> impl Iterator<Item = &Figure> {
         self.figures.iter().filter(|figure| figure.is_telling)
     }
 
-    /// A label's name without characters that could steer a terminal or that markup does not have: it comes from a
+    /// A label's name without characters that could control a terminal or are not allowed in markup: it comes from a
     /// checkpoint.
     pub fn name(&self, id: usize) -> String {
         plain(&self.labels[id])
     }
 
-    /// A value to be read.
+    /// Formats a value for people.
     pub fn written(&self, value: &Value) -> String {
         match *value {
             Value::Label(id) => self.name(id),
@@ -159,7 +159,7 @@ impl View {
 }
 
 impl Value {
-    /// What belongs to a figure beside its value: its interval, its reasons. Empty if there is nothing to say.
+    /// Details of a figure: its interval or its reasons. Empty if there are none.
     pub fn detail(&self) -> String {
         match self {
             Value::Estimate(Some(share)) => format!("95 % interval {:.2}–{}", share.low * 100.0, percent(share.high)),
@@ -173,7 +173,7 @@ impl Value {
 }
 
 impl LeftOutCounts {
-    /// Key, words and number of each reason.
+    /// Key, description and number of each reason.
     pub fn reasons(&self) -> [(&'static str, &'static str, u64); 4] {
         [
             ("blank_text", "blank", self.blank_text),
@@ -185,12 +185,12 @@ impl LeftOutCounts {
 }
 
 impl Matrix {
-    /// The texts of a gold label.
+    /// The number of texts with a gold label.
     pub fn support(&self, gold: usize) -> u64 {
         self.counts[gold].iter().sum()
     }
 
-    /// What share of the gold label's texts a cell has; 0 if there are none.
+    /// A cell's share of the gold label's texts; 0 if there are none.
     pub fn share(&self, gold: usize, predicted: usize) -> f64 {
         self.counts[gold][predicted] as f64 / self.support(gold).max(1) as f64
     }
@@ -299,7 +299,8 @@ pub(super) fn percent(share: f64) -> String {
     format!("{:.2} %", share * 100.0)
 }
 
-/// A text on one line: control characters, which could steer a terminal, and those that XML does not have become `�`.
+/// A text on one line: control characters, which could control a terminal, and characters not allowed in XML become
+/// `�`.
 pub(super) fn plain(text: &str) -> String {
     let character = |c: char| match c {
         '\t' | '\n' | '\r' => ' ',

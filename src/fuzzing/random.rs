@@ -1,7 +1,7 @@
-//! Random choices for tests, from a seed: the same in the library's own tests and in those of the program.
+//! Random choices for tests, from a seed, shared by the library's own tests and those of the program.
 #![allow(unreachable_pub)] // One crate includes it as a private module, the other by its path.
 
-/// A source of numbers that a seed determines.
+/// A random number generator with a seed.
 pub struct Random(fastrand::Rng);
 
 impl Random {
@@ -13,7 +13,7 @@ impl Random {
         self.0.u64(..)
     }
 
-    /// Below `limit`; 0 if that is 0.
+    /// A number below `limit`; 0 if `limit` is 0.
     pub fn below(&mut self, limit: usize) -> usize {
         self.0.usize(..limit.max(1))
     }
@@ -23,7 +23,7 @@ impl Random {
     }
 }
 
-/// The number of random cases for each reader: `AGNEWS_FUZZ_CASES`, 20,000 by default.
+/// The number of random cases per reader: `AGNEWS_FUZZ_CASES`, 20,000 by default.
 pub fn cases() -> u64 {
     setting("AGNEWS_FUZZ_CASES", 20_000)
 }

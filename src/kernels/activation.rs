@@ -1,22 +1,22 @@
-//! The transcendental functions, a register at a time.
+//! The transcendental functions, one register at a time.
 //!
 //! The coefficients are this project's own minimax fits (Lawson's reweighted least squares in double precision).
 
 use super::product::MAX_LANES;
 use super::simd::Simd;
 
-/// What a linear layer does with each sum before it is stored.
+/// What a linear layer does to each sum before storing it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
     /// Nothing.
     Identity,
-    /// x Φ(x), with Φ the normal distribution's.
+    /// x Φ(x), with Φ the standard normal distribution function.
     Gelu,
-    /// GELU's approximation by tanh.
+    /// GELU's tanh approximation.
     GeluTanh,
-    /// max(x, 0); NaN stays.
+    /// max(x, 0); keeps NaN.
     Relu,
-    /// tanh, a lane at a time by the standard library: heads have it, on a row for each text.
+    /// tanh from the standard library, one lane at a time: only heads use it, on one row per text.
     Tanh,
 }
 
@@ -38,7 +38,7 @@ impl Activation {
     }
 }
 
-/// Apart from the loops that it is called in, which are the others' too.
+/// Kept out of line, so it does not bloat the loops, which the other activations share.
 #[cold]
 #[inline(never)]
 fn tanh_of_each(lanes: &mut [f32]) {
@@ -52,7 +52,7 @@ fn tanh_of_each(lanes: &mut [f32]) {
 #[inline(always)]
 unsafe fn tanh<S: Simd>(x: S::V) -> S::V {
     let mut lanes = [0f32; MAX_LANES];
-    // SAFETY: the processor has the features of `S`; the lanes are as many as a register has or more.
+    // SAFETY: the processor has the features of `S`; the array has at least as many lanes as a register.
     unsafe {
         S::store(lanes.as_mut_ptr(), x);
         tanh_of_each(&mut lanes[..S::LANES]);
@@ -60,7 +60,7 @@ unsafe fn tanh<S: Simd>(x: S::V) -> S::V {
     }
 }
 
-/// c0 + c1 x + c2 x² + …, by Horner's rule; `coefficients` from the highest power down.
+/// c0 + c1 x + c2 x² + …, by Horner's rule; `coefficients` start at the highest power.
 #[inline(always)]
 unsafe fn polynomial<S: Simd>(x: S::V, coefficients: &[f32]) -> S::V {
     // SAFETY: the processor has the features of `S`.
@@ -74,7 +74,7 @@ unsafe fn polynomial<S: Simd>(x: S::V, coefficients: &[f32]) -> S::V {
 }
 
 /// e^x within 2 units in the last place from ln(2^-126) = -87.3 up; 0 below that, where the result would be denormal.
-/// Infinity above 88.37 (float32 ends at 88.72), where n is 128. NaN stays.
+/// Infinity above 88.37 (float32 ends at 88.72), where n is 128. Keeps NaN.
 ///
 /// x = n ln 2 + r with |r| ≤ ln 2 / 2, ln 2 split in two so that n ln 2 is exact (Cody and Waite); e^r is a polynomial of
 /// degree 6, within 4e-9.
@@ -85,7 +85,7 @@ unsafe fn polynomial<S: Simd>(x: S::V, coefficients: &[f32]) -> S::V {
 pub(super) unsafe fn exp<S: Simd>(x: S::V) -> S::V {
     const LOWEST: f32 = -87.336_54;
     const HIGHEST: f32 = 89.0;
-    // 355 / 512: nine bits, so that its product with n is exact.
+    // 355 / 512: nine bits, so its product with n is exact.
     const LN_2_HIGH: f32 = 0.693_359_4;
     const LN_2_LOW: f32 = -2.121_944_4e-4;
     const TAYLOR_REST: [f32; 5] = [0.001_381_459_9, 0.008_368_717_5, 0.041_668_39, 0.166_665_21, 0.499_999_94];
@@ -101,10 +101,10 @@ pub(super) unsafe fn exp<S: Simd>(x: S::V) -> S::V {
     }
 }
 
-/// GELU, x Φ(x) with Φ the normal distribution's, which is x (1 + erf(x / √2)) / 2; within 2e-7 |x| (the formula with erf
-/// in float32 arithmetic: 3.5e-7).
+/// GELU: x Φ(x) with Φ the standard normal distribution function, which is x (1 + erf(x / √2)) / 2. Within 2e-7 |x|;
+/// the formula with erf in float32 arithmetic is within 3.5e-7 |x|.
 ///
-/// Φ(x) - 1/2 = x P(x²) / Q(x²), both of degree 5, within 1.3e-8 of it for |x| ≤ 5.4. Beyond, Φ is 0 or 1 to float32.
+/// Φ(x) - 1/2 ≈ x P(x²) / Q(x²), both of degree 5, within 1.3e-8 for |x| ≤ 5.4. Beyond that, Φ is 0 or 1 in float32.
 ///
 /// # Safety
 /// The processor has the features of `S`.
@@ -126,7 +126,7 @@ pub(super) unsafe fn gelu<S: Simd>(x: S::V) -> S::V {
     }
 }
 
-/// GELU's approximation by tanh: x (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2 = x / (1 + e^(-2 √(2/π) (x + 0.044715 x³))).
+/// GELU's tanh approximation: x (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2 = x / (1 + e^(-2 √(2/π) (x + 0.044715 x³))).
 ///
 /// # Safety
 /// The processor has the features of `S`.
@@ -148,7 +148,7 @@ mod tests {
     use super::super::{Kernel, Level};
     use super::*;
 
-    /// A function of this file over a slice.
+    /// Applies a function of this file to a slice.
     struct Map<'a> {
         values: &'a mut [f32],
         function: Function,
@@ -179,7 +179,7 @@ mod tests {
 
     fn map(level: Level, function: Function, xs: &[f32]) -> Vec<f32> {
         let mut values = xs.to_vec();
-        // SAFETY: `levels` gives those that the processor supports.
+        // SAFETY: `levels` only returns levels that the processor supports.
         unsafe { level.run(Map { values: &mut values, function }) };
         values
     }
@@ -256,7 +256,7 @@ mod tests {
         }
     }
     #[test]
-    fn tanh_is_that_of_the_standard_library() {
+    fn tanh_matches_the_standard_library() {
         for level in levels() {
             let xs = range(9.0);
             let ys = map(level, Function::Activation(Activation::Tanh), &xs);

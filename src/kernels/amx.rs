@@ -1,10 +1,11 @@
-//! Intel AMX: registers of 16 rows of 64 bytes, and instructions that multiply two of them: 16 x 16 sums over 32 bf16
-//! numbers or 64 eight-bit integers in 16 cycles, eight times what AVX-512 does in the time.
+//! Intel AMX: registers of 16 rows of 64 bytes, and instructions that multiply two of them. Each takes 16 cycles for 16
+//! x 16 sums over 32 bf16 numbers or 64 eight-bit integers, eight times the throughput of AVX-512.
 //!
-//! Factors lie in memory just as for AVX-512: a tile of the left one is 16 rows of 16 lanes, a tile of the right one 16
-//! lanes of 16 columns. Two by two tiles of sums stay in registers over a block of K; the other four registers hold the
-//! factors. The instructions are documented in Intel's Software Developer's Manual, volume 2, and the system's part in the
-//! Linux kernel's `Documentation/arch/x86/xstate.rst`. They are written in assembly, as their intrinsics are not stable.
+//! Factors are laid out as for AVX-512: a tile of the left one is 16 rows of 16 lanes, a tile of the right one 16 lanes
+//! of 16 columns. Two by two tiles of sums stay in registers over a block of K; the other four registers hold the
+//! factors. The instructions are documented in volume 2 of Intel's Software Developer's Manual, the operating system's
+//! part in the Linux kernel's `Documentation/arch/x86/xstate.rst`. They are written in assembly because their
+//! intrinsics are not stable.
 
 use super::factors::Factors;
 use super::product::{Tile, PLANE_STRIDE, ROW_STRIDE};
@@ -17,26 +18,26 @@ use std::sync::OnceLock;
 
 /// Rows and lanes of a tile.
 const TILE: usize = 16;
-/// Bytes of a float32, a sum and a lane.
+/// Bytes of a float32, which is also the size of a sum and of a lane.
 const WORD: usize = size_of::<f32>();
 /// Bytes from one lane of a panel to the next.
 const PANEL_STRIDE: usize = 2 * TILE * WORD;
-/// Floats of a panel that a step along K takes.
+/// Floats of a panel consumed by one step along K.
 const STEP_OF_B: usize = TILE * 2 * TILE;
 
-/// Whether the processor has AMX with both kinds of products, and the system lends this process the registers.
+/// Whether the processor has AMX with both kinds of products, and the system lets this process use the registers.
 pub(super) fn is_supported() -> bool {
     static IS_SUPPORTED: OnceLock<bool> = OnceLock::new();
     *IS_SUPPORTED.get_or_init(|| has_instructions() && is_state_enabled() && is_permitted())
 }
 
-#[allow(unused_unsafe, reason = "newer compilers have cpuid as a safe function")]
+#[allow(unused_unsafe, reason = "cpuid is a safe function in newer compilers")]
 fn has_instructions() -> bool {
     const BF16: u32 = 1 << 22;
     const TILES: u32 = 1 << 24;
     const INT8: u32 = 1 << 25;
     const ALL: u32 = BF16 | TILES | INT8;
-    // SAFETY: every x86-64 processor has the instruction; leaf 7 is asked for where there is one.
+    // SAFETY: every x86-64 processor has the instruction; leaf 7 is only read if it exists.
     unsafe { __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & ALL == ALL }
 }
 
@@ -50,21 +51,21 @@ fn is_state_enabled() -> bool {
         // SAFETY: the caller's contract.
         unsafe { _xgetbv(0) }
     }
-    // SAFETY: the standard library reports AVX only where the system has enabled XSAVE.
+    // SAFETY: the standard library only reports AVX if the system has enabled XSAVE.
     is_x86_feature_detected!("avx") && unsafe { enabled_state() } & TILE_STATE == TILE_STATE
 }
 
-/// Asks Linux for the registers, which it gives to a process, all of its threads, only on demand: their 8 KiB would be too
-/// much for the signal stack of a program that does not know of them.
+/// Requests the registers from Linux, which grants them per process and only on demand: their 8 KiB would overflow the
+/// signal stacks of programs that do not expect them.
 #[cfg(target_os = "linux")]
 fn is_permitted() -> bool {
     const ARCH_REQ_XCOMP_PERM: libc::c_ulong = 0x1023;
     const XFEATURE_XTILEDATA: libc::c_ulong = 18;
-    // SAFETY: a request that takes two numbers and changes nothing but this permission.
+    // SAFETY: the request takes two numbers and changes nothing but this permission.
     unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
 }
 
-/// Other systems have other ways, which nobody has tried here.
+/// Other systems grant the registers differently; none has been tested.
 #[cfg(not(target_os = "linux"))]
 fn is_permitted() -> bool {
     false
@@ -76,12 +77,12 @@ struct TileConfig {
     palette: u8,
     start_row: u8,
     reserved: [u8; 14],
-    /// Bytes of a row of each tile.
+    /// Bytes per row of each tile.
     row_bytes: [u16; 16],
     rows: [u8; 16],
 }
 
-/// Eight tiles as large as they can be.
+/// Eight tiles of the largest size.
 static WHOLE_TILES: TileConfig = {
     let (mut row_bytes, mut rows) = ([0; 16], [0; 16]);
     let mut tile = 0;
@@ -93,24 +94,24 @@ static WHOLE_TILES: TileConfig = {
     TileConfig { palette: 1, start_row: 0, reserved: [0; 14], row_bytes, rows }
 };
 
-/// One instruction of AMX: what it multiplies, in the layout of the same factors on AVX-512.
+/// An AMX instruction: what it multiplies, in the layout of the same factors on AVX-512.
 pub(super) trait TileFactors: Factors {
-    /// `b_low` are the second parts of B.
+    /// `b_low` points to the second parts of B.
     ///
     /// # Safety
-    /// That of [`Factors::multiply_tile`], between [`Factors::begin`] and [`Factors::end`].
+    /// As for [`Factors::multiply_tile`], between [`Factors::begin`] and [`Factors::end`].
     unsafe fn multiply_tile(tile: Tile, b_low: *const f32);
-    /// Multiplies the tiles as they are, 4 · `rounds` times.
+    /// Multiplies whatever the tiles hold, 4 · `rounds` times.
     ///
     /// # Safety
     /// As above.
     unsafe fn multiply_registers(rounds: usize);
 }
 
-/// The factors `F`, multiplied by tiles.
+/// The factors `F`, multiplied with tiles.
 pub(super) struct Tiles<F>(PhantomData<F>);
 
-#[expect(unsafe_op_in_unsafe_fn, reason = "the trait's contract is that of the instructions")]
+#[expect(unsafe_op_in_unsafe_fn, reason = "the trait's contract is the instructions' own")]
 impl<F: TileFactors> Factors for Tiles<F> {
     type S = F::S;
     const DEPTH: usize = F::DEPTH;
@@ -146,7 +147,7 @@ impl<F: TileFactors> Factors for Tiles<F> {
 
     #[inline(always)]
     unsafe fn end() {
-        // A thread that holds tiles has more to save whenever another takes its place.
+        // While a thread holds tiles, every context switch has to save them.
         asm!("tilerelease", options(nostack, nomem, preserves_flags));
     }
 
@@ -163,7 +164,7 @@ impl<F: TileFactors> Factors for Tiles<F> {
     }
 }
 
-/// The lines of assembly that a tile of the product consists of; `$tdp` is the instruction that multiplies.
+/// The lines of assembly for one tile of the product; `$tdp` is the multiplying instruction.
 macro_rules! lines {
     (products of 16 rows, $tdp:literal) => {
         concat!($tdp, " tmm0, tmm4, tmm6\n", $tdp, " tmm1, tmm4, tmm7\n")
@@ -190,7 +191,7 @@ macro_rules! lines {
             lines!(load first parts of a, $rows rows), lines!(load "b"), lines!(products of $rows rows, $tdp)
         )
     };
-    // Two registers are loaded for three products: the low parts of a, then the high parts against both parts of b.
+    // Two loads serve three products: the low parts of a, then the high parts with both parts of b.
     (step of two parts, $rows:tt, $tdp:literal) => {
         concat!(
             lines!(load second parts of a, $rows rows), lines!(load "b"), lines!(products of $rows rows, $tdp),
@@ -217,7 +218,7 @@ macro_rules! lines {
     };
 }
 
-/// A tile of the product: sums loaded or cleared, a loop over the steps of K, sums stored.
+/// One tile of the product: load or clear the sums, loop over the steps of K, store the sums.
 macro_rules! multiply {
     ($tile:ident, $b_low:ident, $parts:tt, $rows:tt, $tdp:literal) => {
         asm!(
@@ -230,7 +231,7 @@ macro_rules! multiply {
                 lines!(step of $parts parts, $rows, $tdp),
                 "add {a}, 64\n", "add {b}, {step_of_b}\n", "dec {steps}\n", "jnz 3b\n",
                 lines!(store sums of $rows rows),
-                // Not every variant has a use for every operand.
+                // Not every variant uses every operand.
                 "/* {b_low} {c2} {plane} {rows} */"
             ),
             a = inout(reg) $tile.a => _,
@@ -253,7 +254,7 @@ macro_rules! multiply {
     };
 }
 
-/// Products of registers and nothing else.
+/// Multiplies registers and nothing else.
 macro_rules! saturate {
     ($rounds:ident, $tdp:literal) => {
         asm!(
@@ -272,7 +273,7 @@ macro_rules! saturate {
 
 macro_rules! tile_factors {
     ($factors:ty, $parts:tt parts, $tdp:literal) => {
-        #[expect(unsafe_op_in_unsafe_fn, reason = "the trait's contract is that of the instructions")]
+        #[expect(unsafe_op_in_unsafe_fn, reason = "the trait's contract is the instructions' own")]
         impl TileFactors for $factors {
             #[inline(always)]
             unsafe fn multiply_tile(tile: Tile, b_low: *const f32) {

@@ -26,7 +26,7 @@ unsafe fn first(n: usize) -> __m256i {
     unsafe { _mm256_loadu_si256(WINDOW.as_ptr().add(8 - n).cast()) }
 }
 
-/// Four floats of each of the rows 0 and 4 from `from` on.
+/// Four floats of each of the rows 0 and 4, starting at `from`.
 #[inline(always)]
 unsafe fn load_halves(from: *const f32, stride: usize) -> __m256 {
     // SAFETY: the caller has AVX2 and the rows.
@@ -36,7 +36,7 @@ unsafe fn load_halves(from: *const f32, stride: usize) -> __m256 {
     }
 }
 
-#[expect(unsafe_op_in_unsafe_fn, reason = "one instruction a method; the trait's contract is that of the instructions")]
+#[expect(unsafe_op_in_unsafe_fn, reason = "one instruction per method; the trait's contract is the instructions' own")]
 impl Simd for Avx2 {
     const LANES: usize = 8;
     const TILE_ROWS: usize = 6;
@@ -54,7 +54,7 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     unsafe fn load_first(from: *const f32, n: usize) -> __m256 {
-        // Masked moves take many times as long as whole ones, on AMD's processors above all.
+        // Masked moves take many times as long as whole ones, especially on AMD.
         match n {
             8 => _mm256_loadu_ps(from),
             _ => _mm256_maskload_ps(from, first(n)),
@@ -144,7 +144,7 @@ impl Simd for Avx2 {
         _mm_prefetch::<_MM_HINT_T1>(at.cast())
     }
 
-    /// Four columns at a time: a register takes those columns of rows r and r + 4, one row a half, so that a 4 x 4
+    /// Four columns at a time: a register holds those columns of rows r and r + 4, one row per half, so a 4 x 4
     /// transpose inside the halves leaves each column's 8 rows in order.
     #[inline(always)]
     unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {

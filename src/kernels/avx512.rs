@@ -24,7 +24,7 @@ fn first(n: usize) -> __mmask16 {
     ((1u32 << n) - 1) as __mmask16
 }
 
-/// Four floats of each of the rows 0, 4, 8 and 12 from `from` on.
+/// Four floats of each of the rows 0, 4, 8 and 12, starting at `from`.
 #[inline(always)]
 unsafe fn load_quarters(from: *const f32, stride: usize) -> __m512 {
     // SAFETY: the caller has AVX-512 and the rows.
@@ -36,7 +36,7 @@ unsafe fn load_quarters(from: *const f32, stride: usize) -> __m512 {
     }
 }
 
-#[expect(unsafe_op_in_unsafe_fn, reason = "one instruction a method; the trait's contract is that of the instructions")]
+#[expect(unsafe_op_in_unsafe_fn, reason = "one instruction per method; the trait's contract is the instructions' own")]
 impl Simd for Avx512 {
     const LANES: usize = 16;
     const TILE_ROWS: usize = 14;
@@ -132,8 +132,8 @@ impl Simd for Avx512 {
         _mm_prefetch::<_MM_HINT_T1>(at.cast())
     }
 
-    /// Four columns at a time: a register takes those columns of rows r, r + 4, r + 8 and r + 12, one row a quarter,
-    /// so that a 4 x 4 transpose inside the quarters leaves each column's 16 rows in order.
+    /// Four columns at a time: a register holds those columns of rows r, r + 4, r + 8 and r + 12, one row per quarter,
+    /// so a 4 x 4 transpose inside the quarters leaves each column's 16 rows in order.
     #[inline(always)]
     unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
         for column in [0, 4, 8, 12] {

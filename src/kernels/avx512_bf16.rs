@@ -1,5 +1,5 @@
-//! AVX-512 with its bf16 extension: the registers of AVX-512, and an instruction that multiplies two pairs of bf16 numbers
-//! a lane, twice as many as of float32.
+//! AVX-512 with its bf16 extension: the registers of AVX-512, and an instruction that multiplies two pairs of bf16
+//! numbers per lane, twice the throughput of float32.
 
 use super::avx512::Avx512;
 use super::factors::Factors;
@@ -10,31 +10,31 @@ use super::ProductKernel;
 use core::arch::x86_64::*;
 use core::mem::transmute;
 
-/// Runs `kernel` with factors `F` of bf16.
+/// Runs `kernel` with the bf16 factors `F`.
 ///
 /// # Safety
-/// The processor must have AVX-512 F, BW, DQ, VL and BF16, and what `F` needs beside them.
+/// The processor must have AVX-512 F, BW, DQ, VL and BF16, and the features of `F`.
 #[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
 pub(super) unsafe fn run_product<F: Factors, K: ProductKernel>(kernel: K) {
     // SAFETY: this function's features are those that `Pairs` needs, and the caller's contract.
     unsafe { kernel.run::<F>() }
 }
 
-/// Two bf16 numbers a lane, neighbours along k, the first in the lower half: numbers rounded, or split into two parts. The
-/// instructions take denormal numbers for zeros.
+/// Two bf16 numbers per lane, neighbours along k, the first in the lower half: rounded, or split into two parts. The
+/// instructions treat denormals as zero.
 pub(super) struct Pairs<const PLANES: usize>;
 
-#[expect(unsafe_op_in_unsafe_fn, reason = "the trait's contract is that of the instructions")]
+#[expect(unsafe_op_in_unsafe_fn, reason = "the trait's contract is the instructions' own")]
 impl<const PLANES: usize> Factors for Pairs<PLANES> {
     type S = Avx512;
     const DEPTH: usize = 2;
     const PLANES: usize = PLANES;
-    // Beside what one part leaves off, the rounding of sums is nothing.
+    // Compared to the error of a single part, the rounding of sums does not matter.
     const CHAIN: usize = if PLANES == 1 { K_BLOCK } else { SHORT_CHAIN };
 
     #[inline(always)]
     unsafe fn multiply_add(a: __m512, b: __m512, sums: __m512) -> __m512 {
-        // Registers of one size, and every pattern of bits is a bf16 number.
+        // The registers have the same size, and every bit pattern is a bf16 number.
         _mm512_dpbf16_ps(sums, transmute::<__m512, __m512bh>(a), transmute::<__m512, __m512bh>(b))
     }
 
@@ -49,7 +49,7 @@ impl<const PLANES: usize> Factors for Pairs<PLANES> {
     }
 }
 
-/// What rounding to bf16 takes off, exactly.
+/// What rounding to bf16 removes, exactly.
 #[inline(always)]
 unsafe fn rest(numbers: __m512) -> __m512 {
     // SAFETY: the caller has AVX-512 BF16.

@@ -1,5 +1,5 @@
-//! AVX-512 with VNNI: an instruction that multiplies four pairs of eight-bit integers a lane, four times as many as of
-//! float32, and adds them up exactly.
+//! AVX-512 with VNNI: an instruction that multiplies four pairs of eight-bit integers per lane, four times the
+//! throughput of float32, and adds them up exactly.
 
 use super::avx512::Avx512;
 use super::factors::Factors;
@@ -9,25 +9,25 @@ use super::simd::Simd;
 use super::ProductKernel;
 use core::arch::x86_64::*;
 
-/// Runs `kernel` with factors `F` of eight-bit integers.
+/// Runs `kernel` with the eight-bit factors `F`.
 ///
 /// # Safety
-/// The processor must have AVX-512 F, BW, DQ, VL and VNNI, and what `F` needs beside them.
+/// The processor must have AVX-512 F, BW, DQ, VL and VNNI, and the features of `F`.
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
 pub(super) unsafe fn run_product<F: Factors, K: ProductKernel>(kernel: K) {
     // SAFETY: this function's features are those that `Quads` needs, and the caller's contract.
     unsafe { kernel.run::<F>() }
 }
 
-/// Four places on a grid a lane, neighbours along k, the first in the lowest byte: those of the left factor without a
-/// sign, those of the right one with it. Sums are 32-bit integers; 66,000 products of the largest places fit.
+/// Four grid points per lane, neighbours along k, the first in the lowest byte: unsigned in the left factor, signed in
+/// the right one. Sums are 32-bit integers, with room for 66,000 products of the largest values.
 pub(super) struct Quads;
 
-#[expect(unsafe_op_in_unsafe_fn, reason = "the trait's contract is that of the instructions")]
+#[expect(unsafe_op_in_unsafe_fn, reason = "the trait's contract is the instructions' own")]
 impl Factors for Quads {
     type S = Avx512;
     const DEPTH: usize = 4;
-    // Integers are added exactly.
+    // Integer addition is exact.
     const CHAIN: usize = K_BLOCK;
     const ON_GRID: bool = true;
 
@@ -42,12 +42,12 @@ impl Factors for Quads {
         _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)))
     }
 
-    /// Behind the numbers stands the place of 0.
+    /// Lanes after the last number hold the grid point of 0.
     #[inline(always)]
     unsafe fn pack(from: *const f32, n: usize, _plane: usize, grid: Grid) -> __m512 {
         let quarter = |i: usize| {
             let numbers = Avx512::load_first(from.wrapping_add(16 * i), n.saturating_sub(16 * i).min(16));
-            // A whole number of either sign; its lowest byte is the place.
+            // An integer of either sign; its lowest byte is the grid point.
             _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(grid.places::<Avx512>(numbers)))
         };
         let lower = _mm256_set_m128i(quarter(1), quarter(0));

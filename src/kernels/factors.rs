@@ -1,5 +1,5 @@
-//! What a product multiplies: float32 numbers as they are, bf16 numbers that they are rounded to or split into, or
-//! integers of eight bits.
+//! What a product multiplies: float32 numbers, bf16 numbers that they are rounded to or split into, or eight-bit
+//! integers.
 
 use super::peak;
 use super::product::{self, Tile, K_BLOCK, MAX_LANES, PLANE_STRIDE, SHORT_CHAIN};
@@ -15,12 +15,12 @@ use std::fmt;
 pub enum Precision {
     /// Float32 factors.
     F32,
-    /// Each factor the sum of two bf16 numbers, a high and a low part; the products of the two low parts, the smallest, are
-    /// left out. Sums are float32.
+    /// Each factor is the sum of two bf16 numbers, a high and a low part. The products of two low parts, the smallest,
+    /// are left out. Sums are float32.
     Bf16x3,
-    /// Factors rounded to bf16, to the nearest, ties to even; the products are added up in float32.
+    /// Factors rounded to the nearest bf16 number, ties to even. Sums are float32.
     Bf16,
-    /// Eight-bit integers, the weights on a grid of their own for each output, x for each row; sums are 32-bit integers.
+    /// Eight-bit integers on a grid: one per output for the weights, one per row for x. Sums are 32-bit integers.
     Int8,
 }
 
@@ -36,10 +36,10 @@ impl fmt::Display for Precision {
 }
 
 impl Precision {
-    /// All, the most exact first.
+    /// All precisions, the most exact first.
     pub const ALL: [Precision; 4] = [Precision::F32, Precision::Bf16x3, Precision::Bf16, Precision::Int8];
 
-    /// Whether the level has instructions for it. Others do the same arithmetic on float32 numbers, no faster than that.
+    /// Whether the level has instructions for it. Other levels do the same arithmetic on float32 numbers, no faster.
     pub fn is_native_on(self, level: Level) -> bool {
         match self {
             Precision::F32 => true,
@@ -48,7 +48,7 @@ impl Precision {
         }
     }
 
-    /// The fastest on a level with which logits agree with those of float32 to four decimal places.
+    /// The fastest precision on a level whose logits agree with float32 to four decimal places.
     pub fn exact_on(level: Level) -> Precision {
         match level {
             Level::Amx => Precision::Bf16x3,
@@ -57,30 +57,30 @@ impl Precision {
     }
 }
 
-/// How the factors of a product stand in the lanes of a register, and how registers of them are multiplied.
+/// How the factors of a product are packed into the lanes of a register, and how such registers are multiplied.
 ///
-/// A packed lane is 32 bits wide and is moved about as a float32, whatever it holds. So is a sum.
+/// A packed lane is 32 bits wide and moved as a float32, regardless of what it holds. So is a sum.
 ///
 /// # Safety
 /// As for [`Simd`], with the features of this type.
 pub(super) trait Factors {
     type S: Simd;
-    /// Numbers along k in one lane.
+    /// Numbers along k per lane.
     const DEPTH: usize = 1;
-    /// Parts of which a number consists, each packed into lanes of its own.
+    /// Parts per number, each packed into its own lanes.
     const PLANES: usize = 1;
-    /// Lanes whose products are added up in a register before their sum is added to the others.
+    /// Lanes whose products are added up in a register before their sum is added to the rest.
     const CHAIN: usize = SHORT_CHAIN;
     /// Rows of a tile of the product.
     const TILE_ROWS: usize = Self::S::TILE_ROWS;
-    /// The rows of a tile that are read and written in any case, whatever they hold, are a multiple of this.
+    /// Rows are always read and written in multiples of this.
     const ROW_GRANULE: usize = 1;
     /// Whether a packed lane is the number itself.
     const AS_STORED: bool = false;
-    /// Whether a number is packed by its place on a [`Grid`], and sums are those of places.
+    /// Whether a number is packed as a point on a [`Grid`], so sums are sums of grid points.
     const ON_GRID: bool = false;
 
-    /// The lanes' products, added to `sums`.
+    /// Adds the products of the lanes to `sums`.
     unsafe fn multiply_add(
         a: <Self::S as Simd>::V,
         b: <Self::S as Simd>::V,
@@ -94,11 +94,11 @@ pub(super) trait Factors {
         unsafe { Self::S::add(a, b) }
     }
 
-    /// A packed register of part `plane` of the first `n` numbers from memory, n ≤ LANES · DEPTH; zeros behind them.
+    /// Packs part `plane` of the first `n` numbers, n ≤ LANES · DEPTH, into a register; the rest is zero.
     unsafe fn pack(from: *const f32, n: usize, plane: usize, grid: Grid) -> <Self::S as Simd>::V;
 
-    /// What sums of places on a grid are sums of: `zero` is the place of the left factor's 0, `column_sums` are those of
-    /// the right factor's places. Called where [`Factors::ON_GRID`] only.
+    /// Turns sums of grid points into sums of numbers: `zero` is the left factor's grid point of 0, `column_sums` are
+    /// the sums of the right factor's grid points. Only called if [`Factors::ON_GRID`].
     #[inline(always)]
     unsafe fn without_zero(
         sums: <Self::S as Simd>::V,
@@ -109,22 +109,23 @@ pub(super) trait Factors {
         unsafe { Self::S::sub(sums, Self::S::mul(Self::S::splat(zero), column_sums)) }
     }
 
-    /// Makes the thread ready to multiply tiles, and what [`Factors::end`] undoes.
+    /// Prepares the thread for multiplying tiles; [`Factors::end`] undoes it.
     #[inline(always)]
     unsafe fn begin() {}
 
-    /// Ends what [`Factors::begin`] began.
+    /// Undoes [`Factors::begin`].
     #[inline(always)]
     unsafe fn end() {}
 
-    /// Multiplies and adds registers that never leave the processor, and gives the number of operations that this was.
+    /// Multiplies and adds registers without touching memory, and returns the number of operations.
     #[inline(always)]
     unsafe fn saturate(rounds: usize) -> usize {
         // SAFETY: the caller's contract.
         unsafe { peak::of_registers::<Self>(rounds) }
     }
 
-    /// Multiplies all parts of the factors: the second parts lie [`PLANE_STRIDE`] behind the first in A and `b_plane` in B.
+    /// Multiplies all parts of the factors: the second parts lie [`PLANE_STRIDE`] after the first in A and `b_plane` in
+    /// B.
     ///
     /// # Safety
     /// As for [`product::multiply_tile`] for every part; A has rows and C has room up to the next multiple of
@@ -145,7 +146,7 @@ pub(super) trait Factors {
 /// Float32 factors.
 pub(super) struct Whole<S>(PhantomData<S>);
 
-#[expect(unsafe_op_in_unsafe_fn, reason = "the trait's contract is that of the calls")]
+#[expect(unsafe_op_in_unsafe_fn, reason = "the trait's contract is the calls' own")]
 impl<S: Simd> Factors for Whole<S> {
     type S = S;
     const AS_STORED: bool = true;
@@ -161,11 +162,11 @@ impl<S: Simd> Factors for Whole<S> {
     }
 }
 
-/// Factors rounded to one bf16 number or split into two, which stay float32 numbers, for processors that cannot multiply
-/// bf16: the same factors, and no faster than float32.
+/// Factors rounded to one bf16 number or split into two, stored as float32, for processors that cannot multiply bf16:
+/// the same factors, no faster than float32.
 pub(super) struct Rounded<S, const PLANES: usize>(PhantomData<S>);
 
-#[expect(unsafe_op_in_unsafe_fn, reason = "the trait's contract is that of the calls")]
+#[expect(unsafe_op_in_unsafe_fn, reason = "the trait's contract is the calls' own")]
 impl<S: Simd, const PLANES: usize> Factors for Rounded<S, PLANES> {
     type S = S;
     const PLANES: usize = PLANES;
@@ -189,11 +190,11 @@ impl<S: Simd, const PLANES: usize> Factors for Rounded<S, PLANES> {
     }
 }
 
-/// Places on a grid that stay float32 numbers, for processors that cannot multiply eight-bit integers: the same places,
-/// and no faster than float32. A sum beyond 2^24 is rounded.
+/// Grid points stored as float32, for processors that cannot multiply eight-bit integers: the same points, no faster
+/// than float32. Sums beyond 2^24 are rounded.
 pub(super) struct Placed<S>(PhantomData<S>);
 
-#[expect(unsafe_op_in_unsafe_fn, reason = "the trait's contract is that of the calls")]
+#[expect(unsafe_op_in_unsafe_fn, reason = "the trait's contract is the calls' own")]
 impl<S: Simd> Factors for Placed<S> {
     type S = S;
     const CHAIN: usize = K_BLOCK;
@@ -206,16 +207,16 @@ impl<S: Simd> Factors for Placed<S> {
 
     #[inline(always)]
     unsafe fn pack(from: *const f32, n: usize, _plane: usize, grid: Grid) -> S::V {
-        // Zeros behind the numbers meet zeros in the other factor.
+        // The zeros after the numbers meet zeros in the other factor.
         grid.places::<S>(S::load_first(from, n))
     }
 }
 
-/// A register of the first `n` numbers from memory, each through `f`.
+/// Loads the first `n` numbers into a register, each passed through `f`.
 #[inline(always)]
 unsafe fn map<S: Simd>(from: *const f32, n: usize, f: impl Fn(f32) -> f32) -> S::V {
     let mut lanes = [0f32; MAX_LANES];
-    // SAFETY: the caller's contract; the lanes are as many as a register has or more.
+    // SAFETY: the caller's contract; the array has at least as many lanes as a register.
     unsafe {
         S::store(lanes.as_mut_ptr(), S::load_first(from, n));
         for lane in &mut lanes {

@@ -11,18 +11,18 @@ pub struct LayerNorm<'a> {
     pub weight: &'a [f32],
     /// (hidden)
     pub bias: &'a [f32],
-    /// Added to the variance before the root is taken.
+    /// Added to the variance before taking the square root.
     pub eps: f32,
 }
 
-/// Rows that a task takes: enough work to be worth a thread's while.
+/// Rows per task: enough work to be worth handing to a thread.
 const ROWS_OF_A_TASK: usize = 16;
 
 /// (v - mean(v)) / sqrt(var(v) + eps) · weight + bias with v = x + residual, for each row of (rows, hidden). The
-/// variance is the biased one, the mean of the squared distances from the mean, as in PyTorch.
+/// variance is biased, as in PyTorch: the mean of the squared distances from the mean.
 ///
 /// # Panics
-/// Where a slice's length disagrees with the others.
+/// If the lengths of the slices disagree.
 pub fn layer_norm(
     level: Level,
     parallelism: Parallelism,
@@ -32,16 +32,16 @@ pub fn layer_norm(
 ) -> Vec<f32> {
     let hidden = norm.weight.len();
     let rows = x.len() / hidden.max(1);
-    assert_eq!(norm.bias.len(), hidden, "weight and bias of a layer norm have one shape");
+    assert_eq!(norm.bias.len(), hidden, "weight and bias of a layer norm have the same shape");
     assert_eq!(x.len(), rows * hidden, "the operand of a layer norm is (rows, hidden)");
     assert!(residual.is_none_or(|residual| residual.len() == x.len()), "the residual has the shape of the operand");
-    assert!(level.is_supported(), "the processor has no {level}");
+    assert!(level.is_supported(), "the processor does not support {level}");
     let mut y = Vec::with_capacity(x.len());
     let call = Call { norm, x: x.as_ptr(), residual: residual.map(<[f32]>::as_ptr), y: y.as_mut_ptr() };
     parallelism.for_each(rows.div_ceil(ROWS_OF_A_TASK), |task| {
         let rows = task * ROWS_OF_A_TASK..((task + 1) * ROWS_OF_A_TASK).min(rows);
-        // SAFETY: the level is supported; the pointers in `call` are those of the slices whose lengths were checked
-        // above, and of `y` with room for as much; they outlive the call. Each task writes rows of its own.
+        // SAFETY: the level is supported; the pointers in `call` come from slices whose lengths were checked above, and
+        // from `y`, which has room for as much; they outlive the call. Each task writes its own rows.
         unsafe { level.run(Rows { call: &call, rows }) }
     });
     // SAFETY: every row was written.
@@ -59,7 +59,7 @@ struct Call<'a> {
 // SAFETY: `x` and `residual` are only read, and tasks write disjoint rows of `y`.
 unsafe impl Sync for Call<'_> {}
 
-/// Some rows of a call: a task.
+/// A task: some rows of a call.
 struct Rows<'a> {
     call: &'a Call<'a>,
     rows: Range<usize>,
@@ -79,14 +79,14 @@ impl Kernel for Rows<'_> {
     }
 }
 
-/// One row: `y` holds x + residual first, then the distances from the mean; a row stays in the first-level cache.
+/// One row: `y` first holds x + residual, then the distances from the mean. A row stays in the first-level cache.
 ///
 /// # Safety
 /// The processor has the features of `S`; the pointers are valid for `norm.weight.len()` floats.
 #[inline(always)]
 unsafe fn norm_row<S: Simd>(norm: LayerNorm, x: *const f32, residual: Option<*const f32>, y: *mut f32) {
     let hidden = norm.weight.len();
-    // SAFETY: every vector begins below `hidden`, and no more than `hidden - i` of its lanes are touched.
+    // SAFETY: every vector starts below `hidden`, and no more than `hidden - i` of its lanes are touched.
     unsafe {
         let mut sum = S::splat(0.0);
         for i in (0..hidden).step_by(S::LANES) {
@@ -103,12 +103,12 @@ unsafe fn norm_row<S: Simd>(norm: LayerNorm, x: *const f32, residual: Option<*co
         for i in (0..hidden).step_by(S::LANES) {
             let n = (hidden - i).min(S::LANES);
             S::store_first(y.add(i), S::sub(S::load_first(y.add(i), n), mean), n);
-            // Read back, so that the lanes behind the end of the row are zero.
+            // Read back with the lanes past the end of the row set to zero.
             let distance = S::load_first(y.add(i), n);
             distances = S::add(distances, distance);
             squares = S::mul_add(distance, distance, squares);
         }
-        // What the rounding of the mean left over: nothing, unless the mean is large beside the distances.
+        // What rounding left in the mean: nothing, unless the mean is large compared to the distances.
         let rest = S::reduce_add(distances) / hidden as f32;
         let variance = (S::reduce_add(squares) / hidden as f32 - rest * rest).max(0.0);
         let scale = S::splat(1.0 / (variance + norm.eps).sqrt());
@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn large_and_tiny_values_are_normalized() {
         check(3, 100, 1e15, 0.0, 2e-6);
-        // The variance of 1e-12 is of the size of eps; denormals below it vanish.
+        // A variance of 1e-12 is about the size of eps; below it, denormals vanish.
         check(3, 100, 1e-6, 0.0, 2e-6);
         check(3, 100, 1e-40, 0.0, 2e-6);
     }

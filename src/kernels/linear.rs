@@ -1,10 +1,10 @@
-//! The linear layer, y = act(x · Wᵀ + b), plus or times another operand.
+//! The linear layer, y = act(x · Wᵀ + b), optionally added to or multiplied with another operand.
 //!
-//! Weights may stay where they are and as they are, row-major (out, in), in a mapped file for instance. A few panels'
-//! worth of their rows is turned into the layout that the product reads as it goes, in each call: a third of a cycle for
-//! each weight, while a row of x costs a sixteenth (AVX-512, float32). That is a tenth of the time at 50 rows and a
-//! fiftieth at 250, and for a single text it is less than a copy of the model costs to make. For more than one the weights
-//! are better packed once: see `weight.rs`.
+//! Weights may stay as they are stored, row-major (out, in), for example in a mapped file. Each call then packs a few
+//! panels' worth of rows at a time into the layout that the product reads. This takes a third of a cycle per weight,
+//! while a row of x takes a sixteenth (AVX-512, float32): a tenth of the time at 50 rows, a fiftieth at 250, and less
+//! than copying the model for a single text. For more than one text it is better to pack the weights once: see
+//! `weight.rs`.
 
 use super::factors::{Factors, Precision};
 use super::product::{pack_rows, row_tiles, Tile, PANEL_BLOCK, ROW_STRIDE};
@@ -24,7 +24,7 @@ pub struct Linear<'a> {
     pub bias: &'a [f32],
     /// Applied to the biased sums.
     pub activation: Activation,
-    /// Of the product; everything else is float32.
+    /// Precision of the product; everything else is float32.
     pub precision: Precision,
 }
 
@@ -33,14 +33,14 @@ pub struct Linear<'a> {
 pub enum Combined<'a> {
     /// With nothing.
     Alone,
-    /// It is added: a residual.
+    /// Added: a residual.
     Plus(&'a [f32]),
-    /// It is multiplied: the result is a gate of it.
+    /// Multiplied: the result is a gate.
     Times(&'a [f32]),
 }
 
 impl Combined<'_> {
-    /// The same operand from its float `start` on.
+    /// The same operand from float `start` on.
     fn from(self, start: usize) -> Self {
         match self {
             Combined::Alone => self,
@@ -57,18 +57,18 @@ impl Combined<'_> {
     }
 }
 
-/// Rows that go through a panel before the next block of rows: their sums stay in the second-level cache.
+/// Rows that go through a panel before the next block of rows: their sums fit the second-level cache.
 const MOST_ROWS: usize = 640;
-/// Panels that a task takes at most.
+/// Maximum number of panels per task.
 const MOST_PANELS: usize = 4;
 
-/// Rows that a task packs.
+/// Rows packed per task.
 const ROWS_OF_A_TASK: usize = 64;
 /// A cache line.
 const FLOATS_OF_LINE: usize = 16;
 
 impl Linear<'_> {
-    /// Numbers of a row of x.
+    /// Numbers in a row of x.
     ///
     /// # Panics
     /// If the weights do not fit the bias, or packed ones the level or the precision.
@@ -82,24 +82,24 @@ impl Linear<'_> {
             }
             Weight::Packed(packed) => {
                 let fits = (packed.out, packed.level, packed.precision) == (out, level, self.precision);
-                assert!(fits, "the weights of a linear layer are packed for it");
+                assert!(fits, "the weights were packed for this level and precision");
                 packed.k
             }
         }
     }
 }
 
-/// Applies `layer` to `x`, (rows, in), and gives (rows, out), `combined` with an operand of the result's shape.
+/// Applies `layer` to `x`, (rows, in), and returns (rows, out), `combined` with an operand of the same shape.
 ///
 /// # Panics
-/// If a slice's length disagrees with the others, or packed weights are for another level or precision.
+/// If the lengths of the slices disagree, or packed weights are for another level or precision.
 pub fn linear(level: Level, parallelism: Parallelism, layer: Linear, x: &[f32], combined: Combined) -> Vec<f32> {
     let out = layer.bias.len();
     let k = layer.in_dim(level);
     let rows = x.len() / k.max(1);
     assert_eq!(x.len(), rows * k, "the operand of a linear layer is (rows, in)");
     assert!(combined.len().is_none_or(|len| len == rows * out), "the other operand has the shape of the result");
-    assert!(level.is_supported(), "the processor has no {level}");
+    assert!(level.is_supported(), "the processor does not support {level}");
     if let (Precision::Int8, Weight::Stored(weight)) = (layer.precision, layer.weight) {
         // An output's grid depends on all of its weights.
         let packed = PackedWeight::new(level, layer.precision, out, weight);
@@ -108,8 +108,8 @@ pub fn linear(level: Level, parallelism: Parallelism, layer: Linear, x: &[f32], 
     let mut y = Vec::with_capacity(rows * out);
     if rows > 0 && out > 0 {
         let product = Product { rows, k, out, x: x.as_ptr(), layer, combined, y: y.as_mut_ptr() };
-        // SAFETY: the level is supported; the pointers are those of slices whose lengths were checked above, and of
-        // `y` with room for the result; they outlive the call.
+        // SAFETY: the level is supported; the pointers come from slices whose lengths were checked above, and from `y`,
+        // which has room for the result; they outlive the call.
         unsafe {
             match (level, layer.precision, layer.weight) {
                 (Level::Portable, Precision::F32, Weight::Stored(weight)) => product.run_unpacked(weight, parallelism),
@@ -141,7 +141,7 @@ struct Product<'a> {
 unsafe impl Sync for Product<'_> {}
 
 impl Product<'_> {
-    /// By this project's own product.
+    /// Uses this project's own product.
     ///
     /// # Safety
     /// The processor supports the level; the pointers are valid for the shapes.
@@ -177,7 +177,7 @@ impl Product<'_> {
         }
     }
 
-    /// By the gemm crate, which knows registers that this project has no level for.
+    /// Uses the gemm crate, which supports vector registers that have no level here.
     ///
     /// # Safety
     /// The pointers are valid for the shapes.
@@ -197,13 +197,13 @@ impl Product<'_> {
             )
         }
         parallelism.for_each(rows, |row| {
-            // SAFETY: the processor runs the portable level; each task writes a row of its own, which holds the sums.
+            // SAFETY: every processor supports the portable level; each task writes its own row, which holds the sums.
             unsafe { Level::Portable.run(Finish { product: self, row }) }
         });
     }
 }
 
-/// A row whose sums stand in the place of the result: a task.
+/// A task: one row of the result, which holds the sums.
 struct Finish<'a> {
     product: &'a Product<'a>,
     row: usize,
@@ -224,8 +224,8 @@ impl Kernel for Finish<'_> {
     }
 }
 
-/// How many neighbouring panels a thread takes at once: the more, the fewer times it reads all of x, as long as there are
-/// tasks enough for all threads to end together.
+/// How many neighbouring panels a thread takes at once. More panels mean fewer passes over x, but there must be enough
+/// tasks for all threads to finish together.
 fn panels_of_a_task(panels: usize, parallelism: Parallelism) -> usize {
     match parallelism.threads() {
         1 => MOST_PANELS,
@@ -233,12 +233,12 @@ fn panels_of_a_task(panels: usize, parallelism: Parallelism) -> usize {
     }
 }
 
-/// The packed rows of a product: for each block of k, all rows [`ROW_STRIDE`] apart.
+/// The packed rows of a product: for each block of k, all rows, [`ROW_STRIDE`] apart.
 struct PackedRows {
-    /// Rows of a block that there is room for.
+    /// Rows per block that there is room for.
     room: usize,
     lanes: *mut f32,
-    /// The step and the place of 0 of each row's grid, if the precision has one.
+    /// The step of each row's grid and its grid point of 0, if the precision uses grids.
     grids: *mut f32,
 }
 
@@ -246,14 +246,14 @@ struct PackedRows {
 unsafe impl Sync for PackedRows {}
 
 impl PackedRows {
-    /// Where row `row` of block number `i` lies.
+    /// Where row `row` of block number `i` starts.
     #[inline(always)]
     fn row(&self, i: usize, row: usize) -> *mut f32 {
         self.lanes.wrapping_add((i * self.room + row) * ROW_STRIDE)
     }
 }
 
-/// Some rows of a product to be packed: a task.
+/// A task: some rows of a product to pack.
 struct Rows<'a> {
     product: &'a Product<'a>,
     packed: &'a PackedRows,
@@ -268,7 +268,7 @@ impl ProductKernel for Rows<'_> {
         let mut grids = [Grid::NONE; ROWS_OF_A_TASK];
         if F::ON_GRID {
             for (row, grid) in self.rows.clone().zip(&mut grids) {
-                // SAFETY: the row lies inside x, and its grid's place inside what is packed.
+                // SAFETY: the row lies inside x, and its grid inside the packed rows.
                 unsafe {
                     *grid = Grid::of_activations::<F::S>(x.add(row * k), k);
                     self.packed.grids.add(2 * row).write(grid.step);
@@ -278,7 +278,7 @@ impl ProductKernel for Rows<'_> {
         }
         for (i, block) in layout.blocks(k).enumerate() {
             let numbers = layout.numbers(&block, k);
-            // SAFETY: the rows and the block's numbers lie inside x, the rows of the block inside what is packed.
+            // SAFETY: the rows and the block's numbers lie inside x, the rows of the block inside the packed rows.
             unsafe {
                 let from = x.add(self.rows.start * k + numbers.start);
                 let to = self.packed.row(i, self.rows.start);
@@ -288,16 +288,16 @@ impl ProductKernel for Rows<'_> {
     }
 }
 
-/// A few neighbouring panels of columns of a product: a task.
+/// A task: a few neighbouring panels of a product's columns.
 struct Panels<'a> {
     product: &'a Product<'a>,
     packed: &'a PackedRows,
     columns: Range<usize>,
 }
 
-/// A block of the panels of a task, and what the thread reads after it.
+/// A block of a task's panels, and what the thread reads next.
 struct Block<'a> {
-    /// Its place among the blocks of k.
+    /// Its index among the blocks of k.
     number: usize,
     /// In lanes.
     range: Range<usize>,
@@ -314,7 +314,8 @@ impl ProductKernel for Panels<'_> {
         let panels = self.columns.len().div_ceil(layout.panel_columns);
         let mut task = Loan::for_task();
         let sums = task.sums.reserve(self.packed.room * panels * layout.panel_columns);
-        // SAFETY: the caller's contract; the buffers have room for `panels` panels and all rows; `begin` has its `end`.
+        // SAFETY: the caller's contract; the buffers have room for `panels` panels and all rows; `begin` and `end` are
+        // paired.
         unsafe {
             F::begin();
             for (number, range) in layout.blocks(self.product.k).enumerate() {
@@ -341,8 +342,8 @@ impl ProductKernel for Panels<'_> {
 impl Panels<'_> {
     /// Packs a block of the panels' weights.
     ///
-    /// # Safety
-    /// That of [`Panels`] as a kernel; `to` is valid for a [`PANEL_BLOCK`] a panel.
+    /// As for [`Panels`] as a kernel; `to` is valid for one [`PANEL_BLOCK`] per panel. That of [`Panels`] as a kernel;
+    /// `to` is valid for a [`PANEL_BLOCK`] a panel.
     #[inline(always)]
     unsafe fn pack<F: Factors>(&self, weight: &[f32], block: &Range<usize>, to: *mut f32) {
         let k = self.product.k;
@@ -358,11 +359,11 @@ impl Panels<'_> {
         }
     }
 
-    /// Adds a block's products to the sums. A tile of x is multiplied by all panels before the next tile, which is fetched
-    /// meanwhile, as is the next block of weights.
+    /// Adds a block's products to the sums. A tile of x is multiplied with all panels before moving on to the next
+    /// tile, which is prefetched meanwhile, as is the next block of weights.
     ///
     /// # Safety
-    /// That of [`Panels`] as a kernel; `block` is one of the panels, and `sums` has room for all rows.
+    /// As for [`Panels`] as a kernel; `block` is one of the panels, and `sums` has room for all rows.
     #[inline(always)]
     unsafe fn multiply<F: Factors>(&self, block: Block, sums: *mut f32) {
         let layout = PackedLayout::of::<F>();
@@ -390,10 +391,10 @@ impl Panels<'_> {
         }
     }
 
-    /// Takes the final sums to the result.
+    /// Writes the final sums to the result.
     ///
     /// # Safety
-    /// That of [`Panels`] as a kernel; `sums` holds all rows.
+    /// As for [`Panels`] as a kernel; `sums` holds all rows.
     #[inline(always)]
     unsafe fn finish<F: Factors>(&self, sums: *const f32) {
         let stride = self.columns.len().next_multiple_of(2 * F::S::LANES);
@@ -413,10 +414,10 @@ impl Panels<'_> {
         }
     }
 
-    /// Sums of places as sums of numbers.
+    /// Turns sums of grid points into sums of numbers.
     ///
     /// # Safety
-    /// That of [`Panels`] as a kernel; `n` columns from `column` on are columns of the product.
+    /// As for [`Panels`] as a kernel; `n` columns from `column` on are columns of the product.
     #[inline(always)]
     unsafe fn off_grid<F: Factors>(
         &self,
@@ -438,8 +439,8 @@ impl Panels<'_> {
         }
     }
 
-    /// What is read after `block`: the next block of k of these columns, or the first of the columns behind them, which this
-    /// thread most likely takes next.
+    /// What is read after `block`: the next block of k of these columns, or the first block of the following columns,
+    /// which this thread most likely takes next.
     #[inline(always)]
     fn next_block(&self, layout: &PackedLayout, block: &Range<usize>) -> Ahead {
         let Product { k, out, layer, .. } = *self.product;
@@ -462,8 +463,8 @@ impl Panels<'_> {
     }
 }
 
-/// Some rows of memory that are needed next: fetched while others are multiplied, as the processor would not foresee
-/// so many short ones.
+/// Rows of memory that are needed next. They are prefetched explicitly because the hardware prefetcher does not detect
+/// this many short rows.
 struct Ahead {
     from: *const f32,
     stride: usize,
@@ -479,14 +480,14 @@ impl Ahead {
         Ahead { from, stride, rows, lines: length.div_ceil(FLOATS_OF_LINE) }
     }
 
-    /// Fetches the share of step `step` of `steps`.
+    /// Prefetches the share of step `step` of `steps`.
     #[inline(always)]
     unsafe fn prefetch<S: Simd>(&self, step: usize, steps: usize) {
         let all = self.rows * self.lines;
         let (first, end) = (all * step / steps, all * (step + 1) / steps);
         let (mut row, mut line) = (first / self.lines.max(1), first % self.lines.max(1));
         for _ in first..end {
-            // SAFETY: a prefetch may be of any address.
+            // SAFETY: any address may be prefetched.
             unsafe { S::prefetch(self.from.wrapping_add(row * self.stride + line * FLOATS_OF_LINE)) }
             line += 1;
             if line == self.lines {
@@ -497,7 +498,7 @@ impl Ahead {
 }
 
 impl Product<'_> {
-    /// Takes the final sums of `n` columns of a row to the result.
+    /// Writes the final sums of `n` columns of a row to the result.
     ///
     /// # Safety
     /// The processor has the features of `S`; row and columns lie inside the result.
@@ -524,10 +525,10 @@ mod tests {
     use super::super::reference::{self, assert_close, levels, Random};
     use super::*;
 
-    /// Sums of float32 products in blocks: a few roundings of 6e-8 of the terms' magnitude.
+    /// Sums of float32 products in blocks: off by a few roundings of 6e-8 of the terms' magnitude.
     const TOLERANCE: f64 = 4e-7;
 
-    /// What a product of that precision gives, and the size of each element's terms.
+    /// The exact product for that precision, and the magnitude of each element's terms.
     fn truth(x: &[f32], weight: &[f32], bias: &[f32], precision: Precision) -> (Vec<f64>, Vec<f64>) {
         let k = weight.len() / bias.len();
         let high = |numbers: &[f32]| numbers.iter().map(|&x| round_to_bf16(x)).collect::<Vec<f32>>();
@@ -571,7 +572,7 @@ mod tests {
                     "{what}, in parallel"
                 );
                 if (level, precision) == (Level::Portable, Precision::F32) {
-                    // Stored weights go through the gemm crate there.
+                    // The portable level passes stored weights to the gemm crate.
                     continue;
                 }
                 let packed = PackedWeight::new(level, precision, out, &weight);
@@ -585,7 +586,7 @@ mod tests {
         }
     }
 
-    /// A gate is the product with the other operand, to the bit, packed or not.
+    /// A gate equals the product times the other operand, to the bit, packed or not.
     #[test]
     fn a_result_is_multiplied_by_its_gate() {
         let mut random = Random::new(8);
@@ -605,7 +606,7 @@ mod tests {
     }
 
     #[test]
-    fn three_products_of_bf16_come_near_to_that_of_float32() {
+    fn three_products_of_bf16_are_close_to_float32() {
         let mut random = Random::new(6);
         let (rows, k, out) = (7, 500, 40);
         let (x, weight, bias) = (random.floats(rows * k, 1.0), random.floats(out * k, 1.0), vec![0.0; out]);
@@ -618,7 +619,7 @@ mod tests {
                 precision: Precision::Bf16x3,
             };
             let y = linear(level, Parallelism::Single, layer, &x, Combined::Alone);
-            // Each factor is off by 2^-18 of itself at most, and the product of two low parts is 2^-18 of the whole.
+            // Each factor is off by at most 2^-18 of itself, and the product of two low parts is 2^-18 of the whole.
             assert_close(&y, &truth, &size, 3.0 / f64::from(1 << 18), &level.to_string());
         }
     }
@@ -653,7 +654,7 @@ mod tests {
     fn large_and_denormal_values_give_the_product() {
         let mut random = Random::new(3);
         check(&mut random, 9, 100, 40, 1e30);
-        // The products are denormal, below 2^-126; their sums stay exact to the last bit there is.
+        // The products are denormal, below 2^-126; their sums stay exact to the last bit.
         let (x, weight, bias) = (random.floats(5 * 20, 1e-20), random.floats(7 * 20, 1e-20), vec![0.0; 7]);
         let (truth, _) = reference::linear(&x, &weight, &bias);
         let one_bit = vec![f64::from(f32::from_bits(1)); truth.len()];
@@ -702,7 +703,7 @@ mod tests {
         let (x, weight, bias) = (random.floats(rows * k, 1.0), random.floats(out * k, 1.0), random.floats(out, 1.0));
         for (level, precision) in levels().flat_map(|level| Precision::ALL.map(|precision| (level, precision))) {
             if (level, precision) == (Level::Portable, Precision::F32) {
-                // The gemm crate has several ways to sum, and takes its choice by the number of rows.
+                // The gemm crate sums in several ways, depending on the number of rows.
                 continue;
             }
             let layer =

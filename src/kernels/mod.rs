@@ -1,10 +1,10 @@
-//! The CPU kernels under the model: linear layers, attention and layer norms on float32 slices.
+//! The CPU kernels: linear layers, attention and layer norms on float32 slices.
 //!
-//! Each is written once, generic over a vector register (`simd::Simd`), and compiled for every instruction set that a
-//! file here implements; [`Level`] is the choice between them, made at run time in one place. Rows are tokens: the
-//! sequences of a batch stand one behind the other without padding, and only attention knows where one ends. A row's
-//! result is the same bits in whatever batch it stands, on one level; the portable level, whose linear layers are the gemm
-//! crate's, keeps to that within float32's roundings.
+//! Each is written once, generic over a vector register (`simd::Simd`), and compiled for every instruction set
+//! implemented in a file here. [`Level`] selects one at run time, in one place. Rows are tokens: the sequences of a
+//! batch are concatenated without padding, and only attention knows their boundaries. On one level, a row's result is
+//! the same to the bit in every batch. The portable level, whose linear layers use the gemm crate, only guarantees this
+//! within float32 rounding.
 
 mod activation;
 #[cfg(target_arch = "x86_64")]
@@ -46,23 +46,23 @@ pub use weight::{PackedWeight, Weight};
 
 /// Work that is generic over the instruction set.
 trait Kernel {
-    /// Does it.
+    /// Does the work.
     ///
     /// # Safety
-    /// The processor has the features of `S`, and the pointers inside are valid as the kernel says.
+    /// The processor has the features of `S`, and the kernel's pointers meet its own contract.
     unsafe fn run<S: Simd>(self);
 }
 
 /// Work on a matrix product that is generic over the arithmetic too.
 trait ProductKernel {
-    /// Does it.
+    /// Does the work.
     ///
     /// # Safety
     /// As for [`Kernel::run`], with the features of `F`.
     unsafe fn run<F: Factors>(self);
 }
 
-/// A [`ProductKernel`] with factors that every instruction set has.
+/// A [`ProductKernel`] with factors that every instruction set supports.
 struct OfPrecision<K>(Precision, K);
 
 impl<K: ProductKernel> Kernel for OfPrecision<K> {
@@ -80,20 +80,20 @@ impl<K: ProductKernel> Kernel for OfPrecision<K> {
     }
 }
 
-/// An instruction set that the kernels are compiled for, the better the greater.
+/// An instruction set that the kernels are compiled for, ordered from slowest to fastest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// Whatever the target has at least.
+    /// The target's baseline.
     Portable,
-    /// AVX2 with FMA: registers of 8.
+    /// AVX2 with FMA: registers of 8 floats.
     Avx2,
-    /// AVX-512 F, BW, DQ and VL: registers of 16.
+    /// AVX-512 F, BW, DQ and VL: registers of 16 floats.
     Avx512,
-    /// AVX-512 with VNNI, which multiplies four eight-bit integers in the time of one float32 number.
+    /// Adds AVX-512 VNNI, which multiplies four eight-bit integers in the time of one float32 number.
     Avx512Vnni,
-    /// And with BF16, which multiplies two bf16 numbers in that time.
+    /// Adds AVX-512 BF16, which multiplies two bf16 numbers in that time.
     Avx512Bf16,
-    /// And with AMX, which multiplies 16 bf16 numbers or 32 eight-bit integers in that time.
+    /// Adds AMX, which multiplies 16 bf16 numbers or 32 eight-bit integers in that time.
     Amx,
 }
 
@@ -102,18 +102,18 @@ impl Level {
     pub const ALL: [Level; 6] =
         [Level::Portable, Level::Avx2, Level::Avx512, Level::Avx512Vnni, Level::Avx512Bf16, Level::Amx];
 
-    /// The best that this processor runs.
+    /// The best level that this processor supports.
     pub fn detect() -> Level {
         Level::best_up_to(Level::Amx)
     }
 
-    /// The best up to `cap` that this processor runs.
+    /// The best level up to `cap` that this processor supports.
     pub fn best_up_to(cap: Level) -> Level {
         let mut levels = Level::ALL.into_iter().rev();
         levels.find(|&level| level <= cap && level.is_supported()).unwrap_or(Level::Portable)
     }
 
-    /// Whether this processor runs it.
+    /// Whether this processor supports the level.
     pub fn is_supported(self) -> bool {
         match self {
             Level::Portable => true,
@@ -138,10 +138,10 @@ impl Level {
         }
     }
 
-    /// Runs `kernel` on this level: the one place where an instruction set is chosen.
+    /// Runs `kernel` on this level: the only place that selects an instruction set.
     ///
     /// # Safety
-    /// The processor supports the level, and the pointers inside the kernel are valid as it says.
+    /// The processor supports the level, and the kernel's pointers meet its own contract.
     unsafe fn run<K: Kernel>(self, kernel: K) {
         debug_assert!(self.is_supported());
         match self {
@@ -163,7 +163,7 @@ impl Level {
         debug_assert!(self.is_supported());
         #[cfg(target_arch = "x86_64")]
         use {amx::Tiles, avx512_bf16::Pairs, avx512_vnni::Quads};
-        // SAFETY: the caller's contract; the levels from AVX-512 on have all that those before them have.
+        // SAFETY: the caller's contract; every level from AVX-512 up includes the features of those below it.
         unsafe {
             match (self, precision) {
                 #[cfg(target_arch = "x86_64")]
@@ -205,7 +205,7 @@ impl FromStr for Level {
     fn from_str(text: &str) -> Result<Self, String> {
         Level::ALL.into_iter().find(|level| level.to_string() == text).ok_or_else(|| {
             let names = Level::ALL.map(|level| level.to_string()).join(", ");
-            format!("{text}: no such level of CPU kernels, choose one of {names}")
+            format!("{text}: unknown level of CPU kernels; use one of {names}")
         })
     }
 }

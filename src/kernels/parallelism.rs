@@ -1,18 +1,18 @@
-//! Whether a kernel's work is shared out among threads.
+//! Whether a kernel splits its work among threads.
 
 use rayon::prelude::*;
 
-/// Who does the work of one call. Batches that run beside each other take a thread each; a single text takes all.
+/// Which threads do the work of a call. Batches that run concurrently take one thread each; a single text takes all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Parallelism {
     /// The calling thread alone.
     Single,
-    /// The threads of the rayon pool that the call is made in.
+    /// The threads of the calling rayon pool.
     Pool,
 }
 
 impl Parallelism {
-    /// How many threads may run.
+    /// The maximum number of threads.
     pub(super) fn threads(self) -> usize {
         match self {
             Parallelism::Single => 1,
@@ -20,7 +20,7 @@ impl Parallelism {
         }
     }
 
-    /// Runs `task` for each number below `count`, in no order that may be relied on.
+    /// Runs `task` for each number below `count`, in no particular order.
     pub(super) fn for_each(self, count: usize, task: impl Fn(usize) + Send + Sync) {
         match self {
             Parallelism::Pool if count > 1 && self.threads() > 1 => {

@@ -1,20 +1,20 @@
-//! What the processor could do at most: the measure that benchmarks hold the kernels against.
+//! The processor's peak arithmetic throughput, to which benchmarks compare the kernels.
 
 use super::factors::Factors;
 use super::simd::Simd;
 use super::{Level, Precision, ProductKernel};
 
-/// Registers that are added to in turn: more than an instruction's latency times its rate on any processor, and with
-/// both factors no more than AVX2 has.
+/// Registers that are added to in turn: more than an instruction's latency times its rate on any processor, yet, with
+/// both factors, no more than AVX2 has.
 const CHAINS: usize = 12;
 
-/// Multiplies and adds registers that never leave the processor, `rounds` times over, with the instruction that a product
-/// of `precision` takes, and gives the number of floating-point operations that this was.
+/// Multiplies and adds registers without touching memory, `rounds` times, with the instruction used for products of
+/// `precision`, and returns the number of floating-point operations.
 ///
 /// # Panics
-/// Where the processor does not support the level.
+/// If the processor does not support the level.
 pub fn multiply_add(level: Level, precision: Precision, rounds: usize) -> u64 {
-    assert!(level.is_supported(), "the processor has no {level}");
+    assert!(level.is_supported(), "the processor does not support {level}");
     let mut operations = 0;
     // SAFETY: the level is supported.
     unsafe { level.run_product(precision, MultiplyAdd { rounds, operations: &mut operations }) };
@@ -38,7 +38,7 @@ impl ProductKernel for MultiplyAdd<'_> {
     }
 }
 
-/// [`Factors::saturate`] where sums stand in the registers of `S`.
+/// [`Factors::saturate`] if sums live in the registers of `S`.
 #[inline(always)]
 pub(super) unsafe fn of_registers<F: Factors + ?Sized>(rounds: usize) -> usize {
     // SAFETY: the processor has the features of `F`.

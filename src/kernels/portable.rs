@@ -1,5 +1,4 @@
-//! Plain Rust for every processor: eight lanes as an array, which the compiler turns into the vector registers that
-//! the target has.
+//! Plain Rust for every processor: an array of eight lanes, which the compiler maps to the target's vector registers.
 
 use super::simd::Simd;
 use super::Kernel;
@@ -21,7 +20,7 @@ fn zip(a: V, b: V, f: impl Fn(f32, f32) -> f32) -> V {
     core::array::from_fn(|i| f(a[i], b[i]))
 }
 
-#[expect(unsafe_op_in_unsafe_fn, reason = "one instruction a method; the trait's contract is that of the instructions")]
+#[expect(unsafe_op_in_unsafe_fn, reason = "one instruction per method; the trait's contract is the instructions' own")]
 impl Simd for Portable {
     const LANES: usize = LANES;
     // Three rows of two registers of eight lanes are twelve registers of four.
@@ -75,7 +74,7 @@ impl Simd for Portable {
         zip(a, b, |a, b| a / b)
     }
 
-    /// `f32::mul_add` only where the target has the instruction: elsewhere it is a call into the C library.
+    /// `f32::mul_add` only if the target has the instruction; otherwise it would be a call into the C library.
     #[inline(always)]
     unsafe fn mul_add(a: V, b: V, c: V) -> V {
         if cfg!(any(target_arch = "aarch64", target_feature = "fma")) {
@@ -100,7 +99,7 @@ impl Simd for Portable {
         core::array::from_fn(|i| if a[i] < b[i] { then[i] } else { otherwise[i] })
     }
 
-    /// Adding 1.5 · 2^23 leaves no bits behind the point, and the sum is rounded to the nearest, ties to even.
+    /// Adding 1.5 · 2^23 leaves no bits after the point, so the sum is rounded to the nearest integer, ties to even.
     #[inline(always)]
     unsafe fn round(v: V) -> V {
         const SHIFT: f32 = 12_582_912.0;

@@ -1,45 +1,46 @@
-//! The matrix product under the linear layers and the attention: C (+)= A · B in blocks that stay in the caches.
+//! The matrix product used by linear layers and attention: C (+)= A · B in blocks that stay in the caches.
 //!
-//! K is cut into blocks of at most [`K_BLOCK`]. Of A, a block's rows lie [`ROW_STRIDE`] floats apart, so that a register
-//! tile's rows never fall into the same cache sets, whatever K is. Of B, a block of one panel (two registers of
-//! columns) lies with its columns side by side, so that it fits the first-level cache beside a tile's rows of A. Each
-//! element of C is summed over k in one order that depends on K alone: a row gives the same bits in any batch.
+//! K is cut into blocks of at most [`K_BLOCK`]. The rows of a block of A lie [`ROW_STRIDE`] floats apart, so a register
+//! tile's rows never map to the same cache sets, whatever K is. A block of one panel of B (two registers of columns) is
+//! contiguous, so it fits the first-level cache together with a tile's rows of A. Each element of C is summed over k in
+//! an order that depends on K alone: a row's result is the same to the bit in any batch.
 //!
-//! K is counted in packed lanes here, each of which holds one number along k or several, as [`Factors`] has it. Where
-//! numbers consist of two parts, a block is half as long, and holds the lanes of the first parts, then those of the second.
+//! Here K counts packed lanes, each of which holds one or more numbers along k, depending on [`Factors`]. If numbers
+//! have two parts, a block is half as long and holds the lanes of the first parts, then those of the second.
 
 use super::factors::Factors;
 use super::quantization::Grid;
 use super::simd::Simd;
 use core::ops::Range;
 
-/// Longest block of K. 192 rows of a panel of 32 columns are 24 KiB of a 32 KiB first-level cache.
+/// The longest block of K. 192 rows of a panel of 32 columns are 24 KiB of a 32 KiB first-level cache.
 pub(super) const K_BLOCK: usize = 192;
-/// Lanes whose products are added one to the other in a register before their sum is added to C, where float32 sums shall
-/// be as exact as they can. Rounding errors grow with the square root of a chain's length. On random weights (128 wide, 2
+/// Lanes whose products are added up in a register before their sum is added to C, for float32 sums that should be as
+/// exact as possible. Rounding errors grow with the square root of a chain's length. On random weights (128 wide, 2
 /// layers), which magnify them, logits are off by 2.5e-5 with chains of 192 and by 1.8e-5 with chains of 64 (root mean
-/// square; PyTorch in float32 1.7e-5); on BERT-base by 5.5e-6. That costs one or two cycles in a hundred, of float32.
+/// square; PyTorch in float32 1.7e-5); on BERT-base by 5.5e-6. The cost is 1 to 2 % of the cycles in float32.
 pub(super) const SHORT_CHAIN: usize = 64;
-/// From the lanes of the first parts of a row of a packed block of A to those of the second.
+/// Distance from the lanes of the first parts to those of the second in a row of a packed block of A.
 pub(super) const PLANE_STRIDE: usize = K_BLOCK / 2;
-/// From one row of a packed block of A to the next, in floats: an odd number of cache lines.
+/// Distance between the rows of a packed block of A, in floats: an odd number of cache lines.
 pub(super) const ROW_STRIDE: usize = K_BLOCK + 16;
-/// Floats that one block of a panel may take: the block, and a transposed register block that ends past its end.
+/// Maximum size of one block of a panel in floats, including a transposed register block that extends past its end.
 pub(super) const PANEL_BLOCK: usize = (K_BLOCK + MAX_LANES) * 2 * MAX_LANES;
-/// The most rows that any level's tile has.
+/// The largest number of rows in any level's tile.
 pub(super) const MOST_TILE_ROWS: usize = 14;
 /// The widest register of any level.
 pub(super) const MAX_LANES: usize = 16;
 
-/// Cuts 0..k into as few blocks of at most `most` as will do, a multiple of every register's lanes, of nearly one length.
+/// Cuts 0..k into as few blocks of at most `most` as possible, multiples of every register's lanes and of similar
+/// length.
 pub(super) fn k_blocks(k: usize, most: usize) -> impl ExactSizeIterator<Item = Range<usize>> + Clone {
     let count = k.div_ceil(most);
     let length = k.div_ceil(count.max(1)).next_multiple_of(MAX_LANES);
     (0..count).map(move |i| i * length..((i + 1) * length).min(k))
 }
 
-/// Cuts `rows` into as few tiles of at most `most` as will do: none more than a row longer than another where `granule`
-/// is 1; where rows cost as much as the next multiple of it, all but the last as long as they can be.
+/// Cuts `rows` into as few tiles of at most `most` as possible. Their sizes differ by at most one row if `granule` is
+/// 1; if rows cost as much as the next multiple of `granule`, all tiles but the last have the full size.
 pub(super) fn row_tiles(
     rows: usize,
     most: usize,
@@ -53,8 +54,8 @@ pub(super) fn row_tiles(
     })
 }
 
-/// `rows` rows of two registers of C: the product of as many rows of a block of A, [`ROW_STRIDE`] apart, and of a
-/// block of a panel of B, `k` deep; added to what C holds where `add`.
+/// `rows` rows of two registers of C: the product of as many rows of a block of A, [`ROW_STRIDE`] apart, and a block of
+/// a panel of B, `k` deep; added to C if `add`.
 #[derive(Clone, Copy)]
 pub(super) struct Tile {
     pub(super) rows: usize,
@@ -63,7 +64,7 @@ pub(super) struct Tile {
     /// In lanes.
     pub(super) k: usize,
     pub(super) c: *mut f32,
-    /// From one row of C to the next, in floats.
+    /// Distance between rows of C, in floats.
     pub(super) c_stride: usize,
     pub(super) add: bool,
 }
@@ -80,14 +81,14 @@ pub(super) unsafe fn multiply_tile<F: Factors + ?Sized>(tile: Tile) {
             match tile.rows {
                 // SAFETY: the caller's contract.
                 $($n if $n <= F::S::TILE_ROWS => unsafe { multiply_rows::<F, $n>(tile) },)*
-                rows => debug_assert!(false, "a tile of {rows} rows"),
+                rows => debug_assert!(false, "unexpected tile of {rows} rows"),
             }
         };
     }
     of_rows!(1 2 3 4 5 6 7 8 9 10 11 12 13 14)
 }
 
-/// [`multiply_tile`] of `ROWS` rows, whose sums stay in registers over a chain.
+/// [`multiply_tile`] for `ROWS` rows, whose sums stay in registers over a chain.
 #[inline(always)]
 unsafe fn multiply_rows<F: Factors + ?Sized, const ROWS: usize>(tile: Tile) {
     let Tile { a, b, k, c, c_stride, add, .. } = tile;
@@ -146,13 +147,13 @@ pub(super) unsafe fn pack_rows<F: Factors>(
     }
 }
 
-/// Packs part `plane` of the first `n` numbers of each of `rows` rows and writes their lanes' columns as rows, as
-/// [`Simd::transpose`] does; zeros stand for what is missing from LANES rows of LANES lanes.
+/// Packs part `plane` of the first `n` numbers of each of `rows` rows and writes their lanes' columns as rows, like
+/// [`Simd::transpose`]; missing rows and lanes, up to LANES of each, are zero.
 ///
 /// # Safety
 /// `rows` ≤ LANES and `n` ≤ LANES · DEPTH; `from` is valid for the rows, `to` for LANES rows of LANES floats.
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "two matrices and what is done in between")]
+#[expect(clippy::too_many_arguments, reason = "two matrices and the step in between")]
 unsafe fn pack_square<F: Factors>(
     rows: usize,
     n: usize,
@@ -174,8 +175,8 @@ unsafe fn pack_square<F: Factors>(
     }
 }
 
-/// Packs part `plane` of `length` numbers of each of `columns` rows of a row-major matrix, each row on its grid, into the
-/// columns of a block of a panel of B; zeros stand in the columns that are missing from 2 · LANES.
+/// Packs part `plane` of `length` numbers of each of `columns` rows of a row-major matrix, each row on its grid, into
+/// the columns of a block of a panel of B; missing columns, up to 2 · LANES, are zero.
 ///
 /// # Safety
 /// `columns` ≤ 2 · LANES; `from` is valid for `length` floats in each row, `from_stride` apart, `to` for 2 · LANES ·
@@ -201,7 +202,7 @@ pub(super) unsafe fn pack_columns<F: Factors>(
             unsafe {
                 let to = to.add((i * 2 * lanes + half) * lanes);
                 let from = from.wrapping_add(half * lanes * from_stride + first);
-                // A whole square on its own, so that the compiler knows its size.
+                // Handle a whole square separately, so the compiler knows its size.
                 if present < lanes || steps < whole {
                     pack_square::<F>(present, steps, from, from_stride, plane, grids, to, 2 * lanes);
                 } else if F::AS_STORED {

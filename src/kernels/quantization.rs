@@ -1,35 +1,35 @@
-//! Numbers as places on a grid of 256, and back: what eight-bit products multiply.
+//! Numbers as points on a grid of 256, and back: the operands of eight-bit products.
 //!
-//! x is near (place - zero) · step. A row of activations takes the grid from its least number to its largest, 0 being a
-//! place of it, so that nothing is spent on values that do not occur (GELU gives hardly anything below 0): places 0 to
-//! 255. An output's weights take a grid that is symmetric about 0, places -127 to 127. This is the dynamic quantization
-//! of ONNX Runtime and PyTorch, with a grid for each row and each output.
+//! x is close to (place - zero) · step. The grid of a row of activations spans its minimum to its maximum and has a
+//! point at 0, so no points are spent on values that do not occur (GELU returns hardly anything below 0): points 0 to
+//! 255. The grid of an output's weights is symmetric about 0: points -127 to 127. This is the dynamic quantization of
+//! ONNX Runtime and PyTorch, with one grid per row and per output.
 
 use super::simd::Simd;
 
 /// The grid of a row.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Grid {
-    /// From one place to the next. NaN where the row has a number that is not finite.
+    /// Distance between points. NaN if the row has a number that is not finite.
     pub(super) step: f32,
-    /// The place of 0.
+    /// The point of 0.
     pub(super) zero: f32,
     /// 1 / step.
     inverse: f32,
-    /// The first place.
+    /// The first point.
     first: f32,
-    /// The last place.
+    /// The last point.
     last: f32,
 }
 
-/// Below it a step's inverse would be no float32; also the step of numbers that are all 0.
+/// Below this, a step's inverse would overflow float32; also the step if all numbers are 0.
 const LEAST_STEP: f32 = 1e-37;
 
 impl Grid {
-    /// Of factors that have none.
+    /// For factors without grids.
     pub(super) const NONE: Grid = Grid { step: 1.0, zero: 0.0, inverse: 1.0, first: 0.0, last: 255.0 };
 
-    /// That of a row of activations: places 0 to 255.
+    /// The grid of a row of activations: points 0 to 255.
     ///
     /// # Safety
     /// The processor has the features of `S`; `row` is valid for `n` floats.
@@ -37,14 +37,14 @@ impl Grid {
     pub(super) unsafe fn of_activations<S: Simd>(row: *const f32, n: usize) -> Grid {
         // SAFETY: the caller's contract.
         let (least, largest, poison) = unsafe { range::<S>(row, n) };
-        // Divided first: the difference of two large numbers may be none.
+        // Divide first: the difference of two large numbers may overflow.
         let step = (largest / 255.0 - least / 255.0).max(LEAST_STEP);
         let inverse = 1.0 / step;
         let zero = (-least * inverse).round_ties_even().clamp(0.0, 255.0);
         Grid { step: step + poison, zero, inverse, first: 0.0, last: 255.0 }
     }
 
-    /// That of the weights of one output: places -127 to 127.
+    /// The grid of one output's weights: points -127 to 127.
     ///
     /// # Safety
     /// The processor has the features of `S`; `row` is valid for `n` floats.
@@ -56,7 +56,7 @@ impl Grid {
         Grid { step: step + poison, zero: 0.0, inverse: 1.0 / step, first: -127.0, last: 127.0 }
     }
 
-    /// The places of a register of numbers, whole numbers each: two roundings on every level, so that all find the same.
+    /// The grid points, as integers, of a register of numbers: two roundings on every level, so all levels agree.
     ///
     /// # Safety
     /// The processor has the features of `S`.
@@ -65,18 +65,18 @@ impl Grid {
         // SAFETY: the caller's contract.
         unsafe {
             let places = S::add(S::mul(numbers, S::splat(self.inverse)), S::splat(self.zero));
-            // A number that is none takes the last place: the step of its grid is NaN, and so is every product.
+            // A NaN takes the last point: its grid's step is NaN, and so is every product.
             S::round(S::max(S::splat(self.first), S::min(places, S::splat(self.last))))
         }
     }
 
-    /// The sum of the places of a row of numbers. Below 2^24, as it is for rows of 130,000 weights, it is exact.
+    /// The sum of a row's grid points. Exact below 2^24, which holds for rows of up to 130,000 weights.
     ///
     /// # Safety
     /// The processor has the features of `S`; `row` is valid for `n` floats.
     #[inline(always)]
     pub(super) unsafe fn sum<S: Simd>(self, row: *const f32, n: usize) -> f32 {
-        // SAFETY: the caller's contract. Behind the last number stand zeros, whose place is 0 on a grid of weights.
+        // SAFETY: the caller's contract. Lanes after the last number are zero, whose point is 0 on a grid of weights.
         unsafe {
             let mut sum = S::splat(0.0);
             for first in (0..n).step_by(S::LANES) {
@@ -88,7 +88,7 @@ impl Grid {
     }
 }
 
-/// The least number, 0 or below; the largest, 0 or above; and 0, or NaN where a number is not finite.
+/// The minimum, 0 or below; the maximum, 0 or above; and 0, or NaN if a number is not finite.
 #[inline(always)]
 unsafe fn range<S: Simd>(row: *const f32, n: usize) -> (f32, f32, f32) {
     // SAFETY: the caller's contract.
@@ -123,7 +123,7 @@ mod tests {
         for (shift, scale) in [(0.0, 1.0), (0.9, 1.0), (-5.0, 0.1), (3.0, 1e-30), (-0.17, 1e30)] {
             let mut numbers = random.floats(301, scale);
             numbers.iter_mut().for_each(|x| *x += shift * scale);
-            // SAFETY: `Portable` needs no feature; the pointers are those of the numbers.
+            // SAFETY: `Portable` needs no feature; the pointers come from the numbers.
             let grids = unsafe {
                 let (row, n) = (numbers.as_ptr(), numbers.len());
                 [Grid::of_activations::<Portable>(row, n), Grid::of_weights::<Portable>(row, n)]
@@ -134,13 +134,13 @@ mod tests {
                     let back = (place - grid.zero) * grid.step;
                     assert!((back - x).abs() <= 0.51 * grid.step, "{x} is at {place} of {grid:?}, which is {back}");
                 }
-                assert_eq!(places(grid, &[0.0]), [grid.zero], "0 is a place");
+                assert_eq!(places(grid, &[0.0]), [grid.zero], "0 is on the grid");
             }
         }
     }
 
     #[test]
-    fn zeros_have_a_grid_and_what_is_no_number_spoils_its_own() {
+    fn zeros_have_a_grid_and_a_number_that_is_not_finite_makes_its_own_nan() {
         for (numbers, is_sound) in [
             (&[0.0; 9][..], true),
             (&[1e-45, -1e-45], true),

@@ -1,39 +1,36 @@
-//! The truth that every kernel is tested against: the textbook's formulas in float64, and random operands.
+//! The reference that every kernel is tested against: textbook formulas in float64, and random operands.
 
 use super::{Attention, LayerNorm, Level, Positions};
 
-/// Numbers in a range, the same in every run: SplitMix64.
-pub(super) struct Random(u64);
+/// Random operands, the same in every run.
+pub(super) struct Random(fastrand::Rng);
 
 impl Random {
     pub(super) fn new(seed: u64) -> Random {
-        Random(seed)
+        Random(fastrand::Rng::with_seed(seed))
     }
 
     pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.0.u64(..)
     }
 
     /// `n` numbers between -`scale` and `scale`.
     pub(super) fn floats(&mut self, n: usize, scale: f32) -> Vec<f32> {
-        (0..n).map(|_| ((self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0) * scale).collect()
+        (0..n).map(|_| (2.0 * self.0.f32() - 1.0) * scale).collect()
     }
 
-    /// A whole number from `least` to `most`.
+    /// An integer from `least` to `most`.
     pub(super) fn size(&mut self, least: usize, most: usize) -> usize {
-        least + (self.next() % (most - least + 1) as u64) as usize
+        self.0.usize(least..=most)
     }
 }
 
-/// The levels that this processor runs.
+/// The levels that this processor supports.
 pub(super) fn levels() -> impl Iterator<Item = Level> {
     Level::ALL.into_iter().filter(|level| level.is_supported())
 }
 
-/// erf by its Taylor series below 3 and the continued fraction of erfc above, to about 1e-15.
+/// erf by its Taylor series below 3 and the continued fraction of erfc above, accurate to about 1e-15.
 pub(super) fn erf(x: f64) -> f64 {
     if x < 0.0 {
         return -erf(-x);
@@ -55,7 +52,7 @@ pub(super) fn gelu(x: f64) -> f64 {
     0.5 * x * (1.0 + erf(x * core::f64::consts::FRAC_1_SQRT_2))
 }
 
-/// x · Wᵀ + b, and beside each element the sum of its terms' magnitudes, to which rounding errors are in proportion.
+/// x · Wᵀ + b, and for each element the sum of its terms' magnitudes, to which rounding errors are proportional.
 pub(super) fn linear(x: &[f32], weight: &[f32], bias: &[f32]) -> (Vec<f64>, Vec<f64>) {
     let k = weight.len() / bias.len();
     let element = |row: &[f32], j: usize| {
@@ -67,8 +64,8 @@ pub(super) fn linear(x: &[f32], weight: &[f32], bias: &[f32]) -> (Vec<f64>, Vec<
     rows.flat_map(|row| (0..bias.len()).map(move |j| (row, j))).map(|(row, j)| element(row, j)).unzip()
 }
 
-/// The numbers of each row of `k` moved to the nearest place of its grid: from its least to its largest number and 0 where
-/// `last` is 255, symmetric about 0 where it is 127.
+/// Moves the numbers of each row of `k` to the nearest point of its grid: from the minimum to the maximum, including 0,
+/// if `last` is 255; symmetric about 0 if it is 127.
 pub(super) fn on_grids(numbers: &[f32], k: usize, last: u8) -> Vec<f32> {
     let move_row = |row: &[f32]| {
         let least = row.iter().copied().fold(0.0, f32::min);
@@ -100,7 +97,7 @@ pub(super) fn layer_norm(norm: LayerNorm, x: &[f32]) -> Vec<f64> {
     normalized.zip(parameters).map(|(x, (&weight, &bias))| x * f64::from(weight) + f64::from(bias)).collect()
 }
 
-/// Attention, token by token and head by head; every token asks.
+/// Attention, one token and head at a time; every token has a query.
 pub(super) fn attention(operands: Attention) -> Vec<f64> {
     let Attention { query, heads, head_dim, offsets, scale, window, .. } = operands;
     let at = |operand: &[f32], token: usize, column: usize| f64::from(operand[token * heads * head_dim + column]);
@@ -170,7 +167,7 @@ pub(super) fn assert_close(got: &[f32], truth: &[f64], size: &[f64], tolerance: 
 }
 
 #[test]
-fn erf_is_that_of_the_tables() {
+fn erf_matches_the_tables() {
     // Abramowitz and Stegun, table 7.1.
     for (x, value) in [(0.5, 0.520_499_877_8), (1.0, 0.842_700_792_9), (2.0, 0.995_322_265_0), (3.1, 0.999_988_351_3)] {
         assert!((erf(x) - value).abs() < 1e-10, "erf({x}) = {}", erf(x));

@@ -1,21 +1,21 @@
-//! Memory that a thread's kernels write their intermediate blocks to: kept between calls, so that nothing is allocated
-//! once it has grown to what the largest batch needs.
+//! Per-thread buffers for the kernels' intermediate blocks, kept between calls: once they have grown to fit the largest
+//! batch, nothing is allocated.
 
 use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
 use std::thread::LocalKey;
 
-/// A cache line. Buffers consist of whole ones, so that no register of a packed block straddles two.
+/// A cache line. Buffers consist of whole ones, so no register of a packed block straddles two.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Line([f32; 16]);
 
-/// A buffer of floats that begins at a cache line.
+/// A buffer of floats aligned to a cache line.
 #[derive(Default)]
 pub(super) struct Buffer(Vec<Line>);
 
 impl Buffer {
-    /// The start of at least `floats` floats, all initialized; what they hold is left from the last use.
+    /// Reserves at least `floats` floats, all initialized but with leftover values, and returns the start.
     pub(super) fn reserve(&mut self, floats: usize) -> *mut f32 {
         let lines = floats.div_ceil(16);
         if self.0.len() < lines {
@@ -24,13 +24,13 @@ impl Buffer {
         self.0.as_mut_ptr().cast()
     }
 
-    /// The start of what was reserved.
+    /// The start of the reserved floats.
     pub(super) fn as_ptr(&self) -> *const f32 {
         self.0.as_ptr().cast()
     }
 }
 
-/// The buffers of a thread, by what they hold, so that a task and the call that it is part of can run on one thread.
+/// A thread's buffers by content, so a task and the call that it belongs to can run on one thread.
 #[derive(Default)]
 pub(super) struct Scratch {
     /// Blocks of a left factor.
@@ -41,7 +41,7 @@ pub(super) struct Scratch {
     pub(super) panels: Buffer,
     /// Sums of a product that are not final yet.
     pub(super) sums: Buffer,
-    /// Attention scores, which are a left factor once they are weights.
+    /// Attention scores, which become a left factor as weights.
     pub(super) scores: Buffer,
     /// Attention values, the right factor to them.
     pub(super) values: Buffer,
@@ -51,7 +51,7 @@ pub(super) struct Scratch {
     pub(super) vectors: Buffer,
     /// Products with these vectors.
     pub(super) terms: Buffer,
-    /// Such products of keys, a query a row.
+    /// The same products for keys, one row per query.
     pub(super) key_terms: Buffer,
 }
 
@@ -60,16 +60,16 @@ thread_local! {
     static OF_TASKS: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
 }
 
-/// This thread's buffers, on loan until dropped. Not a closure's argument: a kernel's body inside a closure would not
-/// be compiled for its instruction set.
+/// This thread's buffers, on loan until dropped. They are not passed to a closure because a kernel's body inside a
+/// closure would not be compiled for its instruction set.
 pub(super) struct Loan {
     scratch: Box<Scratch>,
     owner: &'static LocalKey<Cell<Option<Box<Scratch>>>>,
 }
 
 impl Loan {
-    /// For a call, which may start tasks meanwhile. A second call that begins on this thread before the first has
-    /// ended (a pool's thread that waits takes other work) gets fresh buffers.
+    /// For a call, which may start tasks. A second call that starts on this thread before the first has finished (a
+    /// waiting thread of a pool takes other work) gets fresh buffers.
     pub(super) fn for_call() -> Loan {
         Loan { scratch: OF_CALLS.take().unwrap_or_default(), owner: &OF_CALLS }
     }
@@ -96,7 +96,7 @@ impl DerefMut for Loan {
 
 impl Drop for Loan {
     fn drop(&mut self) {
-        // On a thread that is ending the place may be gone, and the buffers with it.
+        // The thread-local slot may be gone if the thread is exiting; the buffers are then dropped.
         let _ = self.owner.try_with(|place| place.set(Some(std::mem::take(&mut self.scratch))));
     }
 }

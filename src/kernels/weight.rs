@@ -1,8 +1,8 @@
-//! The weights of a linear layer: where they are stored, or packed once into the layout that the product reads.
+//! The weights of a linear layer: as stored, or packed once into the layout that the product reads.
 //!
-//! Packed weights are the panels of a product, one behind the other, each a block of K after the other, as `product.rs`
-//! describes them. They take as much memory as the stored ones in float32 and bf16x3, half of it in bf16 and a quarter in
-//! eight bits, and time to make; a product with stored weights makes the blocks as it goes, every time.
+//! Packed weights are a product's panels in order, each one block of K after another, as `product.rs` describes them.
+//! Compared to stored float32 weights they take as much memory in float32 and bf16x3, half in bf16 and a quarter in
+//! eight bits, and packing takes time. With stored weights, every product packs the blocks again as it goes.
 
 use super::factors::{Factors, Precision};
 use super::product::{k_blocks, pack_columns, K_BLOCK, MAX_LANES};
@@ -15,22 +15,22 @@ use core::ops::Range;
 /// The weights of a linear layer, (out, in).
 #[derive(Clone, Copy)]
 pub enum Weight<'a> {
-    /// Row-major, in a mapped file for instance.
+    /// Row-major, for example in a mapped file.
     Stored(&'a [f32]),
-    /// In the layout of the level that they were packed for.
+    /// In the layout of the level they were packed for.
     Packed(&'a PackedWeight),
 }
 
 /// How the operands of a product are packed on a level and in a precision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct PackedLayout {
-    /// Numbers along k in a lane.
+    /// Numbers along k per lane.
     pub(super) depth: usize,
-    /// Parts that a number consists of.
+    /// Parts per number.
     pub(super) planes: usize,
     /// Columns of a panel.
     pub(super) panel_columns: usize,
-    /// What the rows of the left factor, and of the sums, are filled up to.
+    /// The rows of the left factor and of the sums are padded to a multiple of this.
     pub(super) row_granule: usize,
 }
 
@@ -44,7 +44,7 @@ impl PackedLayout {
             }
         }
         let mut layout = PackedLayout::default();
-        // SAFETY: constants are asked for, which needs no feature.
+        // SAFETY: this only reads constants, which needs no feature.
         unsafe { level.run_product(precision, Get(&mut layout)) }
         layout
     }
@@ -60,19 +60,19 @@ impl PackedLayout {
         k_blocks(k.div_ceil(self.depth), K_BLOCK / self.planes)
     }
 
-    /// The numbers along k that the lanes `block` hold.
+    /// The numbers along k held by the lanes `block`.
     #[inline(always)]
     pub(super) fn numbers(&self, block: &Range<usize>, k: usize) -> Range<usize> {
         block.start * self.depth..(block.end * self.depth).min(k)
     }
 
-    /// Floats of one part of a block of a panel; the lanes are filled up to whole registers.
+    /// Floats of one part of a panel's block; the lanes are padded to whole registers.
     #[inline(always)]
     pub(super) fn block_plane(&self, block: &Range<usize>) -> usize {
         block.len().next_multiple_of(MAX_LANES) * self.panel_columns
     }
 
-    /// Where a block begins in its panel, in floats.
+    /// Where a block starts in its panel, in floats.
     #[inline(always)]
     pub(super) fn block_start(&self, block: &Range<usize>) -> usize {
         block.start * self.panel_columns * self.planes
@@ -92,14 +92,14 @@ pub struct PackedWeight {
     pub(super) out: usize,
     pub(super) k: usize,
     lanes: Buffer,
-    /// The step of each output's grid, (out), where the precision has one.
+    /// The step of each output's grid, (out), if the precision uses grids.
     pub(super) steps: Vec<f32>,
-    /// The sum of each output's places on its grid, (out), likewise.
+    /// The sum of each output's grid points, (out), if the precision uses grids.
     pub(super) sums: Vec<f32>,
 }
 
 impl PackedWeight {
-    /// Whether products are faster with packed weights: the gemm crate's packs them in its own way, each time.
+    /// Whether products are faster with packed weights. The gemm crate packs them in its own way, each time.
     pub fn is_of_use(level: Level, precision: Precision) -> bool {
         (level, precision) != (Level::Portable, Precision::F32)
     }
@@ -107,9 +107,9 @@ impl PackedWeight {
     /// Packs `weight`, (out, in) row-major.
     ///
     /// # Panics
-    /// Where the length of `weight` is no multiple of `out`, or the processor does not support the level.
+    /// If the length of `weight` is not a multiple of `out`, or the processor does not support the level.
     pub fn new(level: Level, precision: Precision, out: usize, weight: &[f32]) -> PackedWeight {
-        assert!(level.is_supported(), "the processor has no {level}");
+        assert!(level.is_supported(), "the processor does not support {level}");
         let k = weight.len() / out.max(1);
         assert_eq!(weight.len(), out * k, "the weights of a linear layer are (out, in)");
         let layout = PackedLayout::new(level, precision);
@@ -121,7 +121,7 @@ impl PackedWeight {
         packed
     }
 
-    /// Where panel number `panel` begins.
+    /// Where panel number `panel` starts.
     #[inline(always)]
     pub(super) fn panel(&self, layout: &PackedLayout, panel: usize) -> *const f32 {
         self.lanes.as_ptr().wrapping_add(panel * layout.panel(self.k))
@@ -145,7 +145,7 @@ impl ProductKernel for Pack<'_> {
             let mut grids = [Grid::NONE; 2 * MAX_LANES];
             if F::ON_GRID {
                 for (column, grid) in grids.iter_mut().enumerate().take(columns) {
-                    // SAFETY: the caller's contract; the row is one of the weights'.
+                    // SAFETY: the caller's contract; the row is a row of the weights.
                     let sum = unsafe {
                         *grid = Grid::of_weights::<F::S>(rows.add(column * k), k);
                         grid.sum::<F::S>(rows.add(column * k), k)
@@ -156,7 +156,7 @@ impl ProductKernel for Pack<'_> {
             }
             let panel = packed.lanes.reserve(0).wrapping_add(first / layout.panel_columns * layout.panel(k));
             for block in layout.blocks(k) {
-                // SAFETY: the caller's contract; the panel has room for the block, as `panel` counts it.
+                // SAFETY: the caller's contract; the panel has room for the block according to `panel`.
                 unsafe {
                     let to = panel.add(layout.block_start(&block));
                     pack_block::<F>(columns, layout.numbers(&block, k), rows, k, |column| grids[column], to);
@@ -166,10 +166,11 @@ impl ProductKernel for Pack<'_> {
     }
 }
 
-/// Packs the numbers `numbers` of each of `columns` rows of weights of `k` numbers, all their parts, into a block of a panel.
+/// Packs all parts of the numbers `numbers` of `columns` rows of weights into a panel's block; a row has `k` numbers.
 ///
 /// # Safety
-/// The processor has the features of `F`; `rows` is valid for the rows, `to` for a [`PackedLayout::block_plane`] a part.
+/// The processor has the features of `F`; `rows` is valid for the rows, `to` for one [`PackedLayout::block_plane`] per
+/// part.
 #[inline(always)]
 pub(super) unsafe fn pack_block<F: Factors>(
     columns: usize,

@@ -1,18 +1,18 @@
-//! Self-attention over packed sequences: what it needs, and how candle's operations do it. Each token attends to the
-//! tokens of its own sequence.
+//! Self-attention over packed sequences: its parameters, and the implementation with candle's operations. Each token
+//! attends to the tokens of its own sequence.
 
 use super::Sequences;
 use candle_core::{DType, Result, Tensor, D};
 
-/// What attention needs beside queries, keys and values.
+/// The parameters of attention, apart from queries, keys and values.
 pub(super) struct Attend<'a> {
     pub(super) heads: usize,
-    /// What scores are multiplied by.
+    /// Factor applied to scores.
     pub(super) scale: f32,
     /// How many tokens on either side a token attends to; `None` means all.
     pub(super) window: Option<usize>,
     pub(super) positions: Positions<'a>,
-    /// The sequences of the queries, which are those of each sequence's first tokens.
+    /// The sequences of the queries, which belong to the first tokens of each sequence.
     pub(super) queries: &'a Sequences<'a>,
     pub(super) sequences: &'a Sequences<'a>,
 }
@@ -27,7 +27,7 @@ pub(super) enum Positions<'a> {
 }
 
 impl<'a> Positions<'a> {
-    /// The tables, in the order in which they are named.
+    /// The tables, in the order of their names.
     pub(super) fn tables(&self) -> [Option<&'a Tensor>; 2] {
         match *self {
             Positions::None => [None, None],
@@ -38,7 +38,7 @@ impl<'a> Positions<'a> {
     }
 }
 
-/// softmax((q · kᵀ + what the positions add) · scale) · v, a head and a sequence at a time.
+/// softmax((q · kᵀ + position terms) · scale) · v, one head and sequence at a time.
 ///
 /// `query` and the result have the shape (queries, heads * head_dim), `key` and `value` (total_tokens, heads * head_dim).
 pub(super) fn attention(query: &Tensor, key: &Tensor, value: &Tensor, attend: &Attend) -> Result<Tensor> {
@@ -67,7 +67,7 @@ pub(super) fn attention(query: &Tensor, key: &Tensor, value: &Tensor, attend: &A
     queries.unpad(&probabilities.matmul(&value)?)
 }
 
-/// For each query and key the entry of `place(query, key)` in a table of 2 * `reach` - 1 distances, (queries, keys).
+/// For each query and key, the entry at `place(query, key)` in a table of 2 * `reach` - 1 distances: (queries, keys).
 fn entries(queries: usize, keys: usize, reach: usize, distance: impl Fn(usize, usize) -> isize) -> Vec<u32> {
     let entry = |query, key| (reach as isize - 1 + distance(query, key)) as u32;
     (0..queries)
@@ -76,14 +76,14 @@ fn entries(queries: usize, keys: usize, reach: usize, distance: impl Fn(usize, u
         .collect()
 }
 
-/// Of (heads, 2 * reach - 1) for scores of (batch, heads, queries, keys): (1, heads, queries, keys).
+/// (heads, 2 * reach - 1) to (1, heads, queries, keys), for scores of (batch, heads, queries, keys).
 fn biases(bias: &Tensor, scores: &Tensor) -> Result<Tensor> {
     let (_, heads, queries, keys) = scores.dims4()?;
     let entries = entries(queries, keys, bias.dim(1)?.div_ceil(2), |query, key| key as isize - query as isize);
     bias.index_select(&Tensor::new(entries, bias.device())?, 1)?.reshape((1, heads, queries, keys))
 }
 
-/// Scores of (batch, heads, queries, keys) and the two products of DeBERTa.
+/// Scores of (batch, heads, queries, keys) plus the two products of DeBERTa.
 fn disentangled(
     mut scores: Tensor,
     query: &Tensor,
@@ -103,8 +103,8 @@ fn disentangled(
     Ok(scores)
 }
 
-/// The products of `xs`, (batch, heads, rows, head_dim), with the vectors of the distances to `columns` others:
-/// (batch, heads, rows, columns).
+/// The products of `xs`, (batch, heads, rows, head_dim), with the vectors of the distances to `columns` others: (batch,
+/// heads, rows, columns).
 fn gather(xs: &Tensor, vectors: &Tensor, columns: usize, distance: impl Fn(usize, usize) -> isize) -> Result<Tensor> {
     let (batch, heads, rows, head_dim) = xs.dims4()?;
     let distances = vectors.dim(0)?;
@@ -115,8 +115,8 @@ fn gather(xs: &Tensor, vectors: &Tensor, columns: usize, distance: impl Fn(usize
     products.contiguous()?.gather(&entries, D::Minus1)
 }
 
-/// Scores with -inf at keys outside of a query's window. Rows of padding may be left with no key; their softmax is NaN, and
-/// nobody reads it.
+/// Scores with -inf at keys outside a query's window. Padding rows may end up without any key; their softmax is NaN and
+/// never read.
 fn hide(scores: Tensor, window: Option<usize>) -> Result<Tensor> {
     let Some(window) = window else { return Ok(scores) };
     let (_, _, queries, keys) = scores.dims4()?;
@@ -127,7 +127,7 @@ fn hide(scores: Tensor, window: Option<usize>) -> Result<Tensor> {
     scores.broadcast_add(&mask.to_dtype(scores.dtype())?)
 }
 
-/// How packed sequences lie in a padded batch: what candle's batched matrix products take.
+/// How packed sequences map to a padded batch, which candle's batched matrix products need.
 struct Padding {
     batch: usize,
     longest: usize,
@@ -141,13 +141,13 @@ impl Padding {
         Padding { batch: lengths.len(), longest: sequences.longest(), total_tokens: lengths.iter().sum(), lengths }
     }
 
-    /// Whether all sequences are of one length, so that packed and padded are the same.
+    /// Whether all sequences have the same length, so packed and padded are the same.
     fn is_even(&self) -> bool {
         self.total_tokens == self.batch * self.longest
     }
 
     /// (total_tokens, heads * head_dim) to (batch, heads, longest, head_dim). Padding rows repeat the first token;
-    /// [`Padding::mask`] keeps them from being attended to.
+    /// [`Padding::mask`] hides them.
     fn pad(&self, xs: &Tensor, heads: usize) -> Result<Tensor> {
         let xs = match self.is_even() {
             true => xs.clone(),
@@ -168,7 +168,7 @@ impl Padding {
     }
 
     /// Scores of (batch, heads, queries, longest) with -inf at the padding keys. Every row keeps its own sequence's
-    /// keys, at least one, so that no softmax is of -inf alone, in any dtype.
+    /// keys, at least one, so no row is all -inf, in any dtype.
     fn mask(&self, scores: Tensor) -> Result<Tensor> {
         if self.is_even() {
             return Ok(scores);
@@ -182,7 +182,7 @@ impl Padding {
         scores.broadcast_add(&mask.to_dtype(scores.dtype())?)
     }
 
-    /// For each padded row, the packed row that it shows.
+    /// For each padded row, the packed row that it repeats.
     fn packed_rows(&self) -> Vec<u32> {
         let mut rows = Vec::with_capacity(self.batch * self.longest);
         let mut start = 0;
@@ -193,7 +193,7 @@ impl Padding {
         rows
     }
 
-    /// For each packed row, the padded row that shows it.
+    /// For each packed row, its padded row.
     fn padded_rows(&self) -> Vec<u32> {
         let rows = self.lengths.iter().enumerate();
         rows.flat_map(|(i, &length)| (0..length).map(move |j| (i * self.longest + j) as u32)).collect()
@@ -211,8 +211,8 @@ mod tests {
         Tensor::randn(0f32, 1.0, (rows, columns), &Device::Cpu).unwrap()
     }
 
-    /// What a GPU computes against what the kernels do, on sequences of one length and of several, all tokens asking and
-    /// the first ones alone.
+    /// Compares a GPU to the kernels, on sequences of equal and different lengths, with queries for all tokens and for
+    /// the first ones only.
     fn agree(window: Option<usize>, positions: Positions) {
         let (heads, hidden, scale) = (3, 24, 0.3);
         for offsets in [&[0, 5, 10, 15][..], &[0, 4, 5, 12, 14]] {

@@ -1,7 +1,7 @@
-//! What computes the model: this project's CPU kernels, or candle's own operations on one of candle's devices.
+//! What computes the model: this project's CPU kernels, or candle's own operations on one of its devices.
 //!
-//! [`BackendChoice`] is what was asked for, [`Backend`] what it comes to on this machine. Everything else takes the
-//! second, so that device, instruction set and arithmetic are settled in one place.
+//! [`BackendChoice`] is what the user asked for, [`Backend`] what this machine provides. Everything else takes the
+//! latter, so device, instruction set and arithmetic are decided in one place.
 
 use super::device::DeviceChoice;
 use crate::kernels::{Level, Precision};
@@ -10,19 +10,19 @@ use candle_core::{DType, Device};
 use std::fmt;
 use std::str::FromStr;
 
-/// What serves the CPU.
+/// What computes on the CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CpuChoice {
-    /// The kernels, with the best instruction set that the processor has, up to this one.
+    /// The kernels, with the best instruction set that the processor supports, up to this one.
     Kernels(Level),
-    /// candle's own operations: what a GPU runs, and the stock baseline of the benchmarks.
+    /// candle's own operations: what a GPU runs, and the baseline of the benchmarks.
     Candle,
 }
 
 impl FromStr for CpuChoice {
     type Err = String;
 
-    /// The value of `AGNEWS_CPU`.
+    /// Parses the value of `AGNEWS_CPU`.
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "candle" => Ok(CpuChoice::Candle),
@@ -31,7 +31,7 @@ impl FromStr for CpuChoice {
     }
 }
 
-/// What was asked for. Nothing has been opened yet.
+/// What the user asked for. Nothing has been opened yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BackendChoice {
     /// The device.
@@ -62,7 +62,7 @@ impl BackendChoice {
     /// Opens the device.
     ///
     /// # Errors
-    /// If the device is not there or fails, or cannot compute in the precision.
+    /// If the device does not exist or fails, or cannot compute in the precision.
     pub fn open(self) -> Result<Backend> {
         let device = self.device.open()?;
         match self.cpu {
@@ -75,7 +75,7 @@ impl BackendChoice {
                     None | Some(Precision::F32) => DType::F32,
                     Some(Precision::Bf16) => DType::BF16,
                     Some(other) => bail!(
-                        "{other} is an arithmetic of the CPU kernels: {} computes in f32 or bf16",
+                        "only the CPU kernels compute in {other}; {} computes in f32 or bf16",
                         candle_name(&device)
                     ),
                 };
@@ -90,7 +90,7 @@ impl BackendChoice {
 pub enum Backend {
     /// The CPU kernels. Only products are computed in `precision`; everything else is float32.
     Kernels {
-        /// The instruction set, one that the processor supports.
+        /// The instruction set, which the processor supports.
         level: Level,
         /// The arithmetic of the products.
         precision: Precision,
@@ -99,13 +99,13 @@ pub enum Backend {
     Candle {
         /// Where the tensors are.
         device: Device,
-        /// Of all tensors.
+        /// The type of all tensors.
         dtype: DType,
     },
 }
 
 impl Backend {
-    /// Where the tensors are that go through the model.
+    /// Where the model's tensors are.
     pub fn device(&self) -> &Device {
         match self {
             Backend::Kernels { .. } => &Device::Cpu,
@@ -113,7 +113,7 @@ impl Backend {
         }
     }
 
-    /// The type of the tensors that go through the model.
+    /// The type of the model's tensors.
     pub fn dtype(&self) -> DType {
         match self {
             Backend::Kernels { .. } => DType::F32,
@@ -121,8 +121,8 @@ impl Backend {
         }
     }
 
-    /// Whether the processor lacks instructions for the precision: the kernels then do the same arithmetic in float32,
-    /// no faster than that.
+    /// Whether the processor lacks instructions for the precision. The kernels then do the same arithmetic in float32,
+    /// no faster.
     pub fn is_emulated(&self) -> bool {
         matches!(self, Backend::Kernels { level, precision } if !precision.is_native_on(*level))
     }
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn candle_takes_the_types_that_it_has() {
+    fn candle_accepts_only_its_own_types() {
         let open = |precision| BackendChoice { precision, ..BackendChoice::candle() }.open();
         assert!(matches!(open(None).unwrap(), Backend::Candle { dtype: DType::F32, .. }));
         assert!(matches!(open(Some(Precision::Bf16)).unwrap(), Backend::Candle { dtype: DType::BF16, .. }));

@@ -1,4 +1,4 @@
-//! The CPU kernels as candle's custom operations: tensors in, a tensor out.
+//! The CPU kernels as custom operations of candle: tensors in, one tensor out.
 
 use super::attention::{Attend, Positions};
 use super::layers::Combined;
@@ -34,7 +34,7 @@ struct LinearOp<'a> {
     level: Level,
     parallelism: Parallelism,
     layer: kernels::Linear<'a>,
-    /// Whether a second operand is multiplied, rather than added.
+    /// Whether the second operand is multiplied rather than added.
     is_gate: bool,
 }
 
@@ -223,7 +223,7 @@ impl CustomOp3 for AttentionOp<'_> {
     }
 }
 
-/// The elements of a tensor that is read while an operation runs.
+/// The elements of a tensor that is read during an operation.
 fn table<'a>(read: &'a Option<(impl Deref<Target = Storage>, &Layout)>) -> Result<Option<&'a [f32]>> {
     let Some((storage, layout)) = read else { return Ok(None) };
     match &**storage {

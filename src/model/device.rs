@@ -1,17 +1,17 @@
-//! `--device`: which of candle's devices runs the forward pass.
+//! Which of candle's devices runs the forward pass.
 
 use anyhow::{bail, Result};
 use candle_core::Device;
 use std::str::FromStr;
 
-/// What was asked for.
+/// What the user asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeviceChoice {
-    /// A GPU if the build supports one and there is one, else the CPU.
+    /// A GPU if the build supports one and the machine has one, otherwise the CPU.
     Auto,
     /// The CPU.
     Cpu,
-    /// The CUDA device of that ordinal.
+    /// The CUDA device with that ordinal.
     Cuda(usize),
     /// The first Metal device.
     Metal,
@@ -28,7 +28,7 @@ impl FromStr for DeviceChoice {
             "metal" => Ok(DeviceChoice::Metal),
             other => match other.strip_prefix("cuda:").and_then(|ordinal| ordinal.parse().ok()) {
                 Some(ordinal) => Ok(DeviceChoice::Cuda(ordinal)),
-                None => Err(format!("--device {other}: no such device, choose auto, cpu, cuda, cuda:N or metal")),
+                None => Err(format!("unknown device {other}: use auto, cpu, cuda, cuda:N or metal")),
             },
         }
     }
@@ -38,26 +38,26 @@ impl DeviceChoice {
     /// Opens the device.
     ///
     /// # Errors
-    /// If the build does not support it, or it is not there or fails.
+    /// If the build does not support it, or it does not exist or fails.
     pub fn open(self) -> Result<Device> {
         match self {
             DeviceChoice::Cpu => Ok(Device::Cpu),
             DeviceChoice::Auto => Ok(gpu().unwrap_or(Device::Cpu)),
             DeviceChoice::Cuda(_) if !candle_core::utils::cuda_is_available() => bail!(
-                "--device cuda: this build has no CUDA support; build with `cargo build --release --features cuda`, or use --device cpu"
+                "this build has no CUDA support; build with `cargo build --release --features cuda`, or compute on the CPU"
             ),
             DeviceChoice::Metal if !candle_core::utils::metal_is_available() => bail!(
-                "--device metal: this build has no Metal support; build with `cargo build --release --features metal`, or use --device cpu"
+                "this build has no Metal support; build with `cargo build --release --features metal`, or compute on the CPU"
             ),
             DeviceChoice::Cuda(ordinal) => Device::new_cuda(ordinal)
-                .map_err(|e| anyhow::anyhow!("--device cuda:{ordinal}: cannot open the GPU ({e}); use --device cpu")),
+                .map_err(|e| anyhow::anyhow!("cannot open CUDA device {ordinal} ({e}); compute on the CPU instead")),
             DeviceChoice::Metal => Device::new_metal(0)
-                .map_err(|e| anyhow::anyhow!("--device metal: cannot open the GPU ({e}); use --device cpu")),
+                .map_err(|e| anyhow::anyhow!("cannot open the Metal device ({e}); compute on the CPU instead")),
         }
     }
 }
 
-/// The first GPU that this build supports and this machine has: candle's "is available" is about the build alone.
+/// The first GPU that this build supports and this machine has. candle's "is available" only describes the build.
 fn gpu() -> Option<Device> {
     if candle_core::utils::cuda_is_available() {
         if let Ok(device) = Device::new_cuda(0) {

@@ -1,5 +1,5 @@
-//! Token ids to the first hidden states: word, position and token type, normalized, and projected if they are narrower
-//! than the hidden states.
+//! Token ids to the first hidden states: word, position and token type embeddings, normalized, and projected if they
+//! are narrower than the hidden states.
 
 use super::backend::Backend;
 use super::layers::{LayerNorm, Linear};
@@ -20,18 +20,18 @@ pub(super) struct Embeddings {
 
 /// What is added to the word embedding.
 struct Additions {
-    /// (token types * rows, size): for each token type, all position embeddings with that of the token type added.
+    /// (token types * rows, size): for each token type, all position embeddings plus that of the token type.
     table: Tensor,
-    /// Positions that have a row; 1 if positions have no embedding.
+    /// Positions that have a row; 1 if the model has no position embeddings.
     rows: usize,
     types: usize,
     positions: Option<AbsolutePositions>,
 }
 
-/// An embedding a row.
+/// One embedding per row.
 enum Table {
     Candle(Tensor),
-    /// The rows in the checkpoint's file, converted when asked for: most of a vocabulary never is.
+    /// The rows in the checkpoint's file, converted on demand: most of a vocabulary is never used.
     Stored {
         weights: Weights,
         name: String,
@@ -39,7 +39,7 @@ enum Table {
 }
 
 impl Table {
-    /// The table in its file, whose shape is checked here, and by its first row that it holds numbers.
+    /// The table in its file. Checks the shape, and converts the first row to check that it holds numbers.
     fn stored(parameters: &Parameters, rows: usize, width: usize) -> Result<Table> {
         let (weights, name) = parameters.stored((rows, width), "weight")?;
         let table = Table::Stored { weights, name };
@@ -52,7 +52,7 @@ impl Table {
         match self {
             Table::Candle(table) => table.index_select(&Tensor::new(ids, device)?, 0),
             Table::Stored { weights, name } => {
-                let stored = weights.stored(name).expect("the tensor was there when the table was loaded");
+                let stored = weights.stored(name).expect("the tensor existed when the table was loaded");
                 let (rows, width) = (stored.shape[0], stored.shape[1]);
                 let mut selected = Vec::with_capacity(ids.len() * width);
                 for id in ids.iter().map(|&id| id as usize) {
@@ -71,7 +71,7 @@ impl Table {
 }
 
 impl Additions {
-    /// `parameters` are those of the embeddings' tables.
+    /// `parameters` are the embeddings'.
     fn load(parameters: &Parameters, architecture: &Architecture) -> Result<Option<Self>> {
         let embeddings = &architecture.embeddings;
         let table = |name: &str, rows| parameters.pp(name).tensor((rows, embeddings.size), "weight");
@@ -90,7 +90,7 @@ impl Additions {
         Ok(Some(Self { table, rows, types: embeddings.token_types.unwrap_or(1), positions }))
     }
 
-    /// The rows of the table for the tokens of a batch, (total_tokens).
+    /// The table rows for the tokens of a batch, (total_tokens).
     fn rows(&self, batch: &Batch) -> Result<Vec<u32>> {
         let mut rows = Vec::with_capacity(batch.input_ids.len());
         for tokens in batch.offsets.windows(2).map(|pair| pair[0]..pair[1]) {

@@ -1,4 +1,4 @@
-//! The stack of transformer layers, as an [`Architecture`] describes it.
+//! The stack of transformer layers described by an [`Architecture`].
 
 use super::attention::{attention, Attend};
 use super::backend::Backend;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 pub(super) struct Encoder {
     steps: Vec<Step>,
-    /// Behind the last layer, if norms stand before.
+    /// After the last layer, if norms come before attention and feed-forward.
     last_norm: Option<LayerNorm>,
     pooling: Pooling,
     tables: PositionTables,
@@ -24,7 +24,7 @@ pub(super) struct Encoder {
     backend: Backend,
 }
 
-/// One step through the stack; several may go through the same layer.
+/// One step through the stack; several steps may share a layer.
 struct Step {
     layer: Arc<Layer>,
     window: Option<usize>,
@@ -37,7 +37,7 @@ struct Layer {
     value: Linear,
     vectors: LayerVectors,
     attention_output: Linear,
-    /// Behind attention, or before it, as `norms_before` says.
+    /// After attention, or before it if `norms_before`.
     attention_norm: Option<LayerNorm>,
     intermediate: Linear,
     gate: Option<Linear>,
@@ -46,13 +46,13 @@ struct Layer {
     norms_before: bool,
 }
 
-/// What a step needs beside the hidden states.
+/// What a step needs apart from the hidden states.
 struct Pass<'a> {
     encoder: &'a Encoder,
     step: &'a Step,
     tables: &'a PassTables,
     sequences: &'a Sequences<'a>,
-    /// The sequences of the states that ask, and which states they are; `None` if all ask.
+    /// The sequences of the states that need queries, and the indices of these states; `None` if all do.
     firsts: Option<(&'a Sequences<'a>, &'a Tensor)>,
     parallelism: Parallelism,
 }
@@ -89,7 +89,7 @@ impl Encoder {
         })
     }
 
-    /// The linear layers, which hold nearly all of the parameters. Those of a shared layer come as often as it does.
+    /// The linear layers, which hold nearly all of the parameters. Those of a shared layer are repeated for each use.
     pub(super) fn linears(&self) -> impl Iterator<Item = &Linear> {
         self.steps.iter().flat_map(|step| step.layer.linears())
     }
@@ -106,7 +106,8 @@ impl Encoder {
         let first_of_each: Vec<usize> = (0..sequences.offsets.len()).collect();
         let firsts = Sequences { offsets: &first_of_each };
         for (i, step) in self.steps.iter().enumerate() {
-            // Behind the last layer nobody asks for the other tokens, who are still asked in it.
+            // In the last layer only the first tokens need queries if the head reads nothing else; all tokens still
+            // have keys.
             let only_firsts = i + 1 == self.steps.len() && self.pooling == Pooling::First;
             let firsts = only_firsts.then_some((&firsts, &starts));
             let pass = Pass { encoder: self, step, tables: &tables, sequences, firsts, parallelism };
@@ -129,8 +130,8 @@ fn mean_of_each(hidden_states: &Tensor, sequences: &Sequences) -> Result<Tensor>
 }
 
 impl Pass<'_> {
-    /// The rows of the states that ask.
-    fn asking(&self, hidden_states: &Tensor) -> Result<Tensor> {
+    /// The states that need queries.
+    fn queried(&self, hidden_states: &Tensor) -> Result<Tensor> {
         match self.firsts {
             None => Ok(hidden_states.clone()),
             Some((_, starts)) => hidden_states.index_select(starts, 0),
@@ -173,38 +174,38 @@ impl Layer {
         [query, key, value, attention_output, intermediate, output].into_iter().chain(gate).chain(vectors.linears())
     }
 
-    /// (total_tokens, hidden) to (asking tokens, hidden).
+    /// (total_tokens, hidden) to (queries, hidden).
     fn forward(&self, hidden_states: Tensor, pass: &Pass) -> Result<Tensor> {
         let parallelism = pass.parallelism;
-        let asking = pass.asking(&hidden_states)?;
+        let queried = pass.queried(&hidden_states)?;
         if self.norms_before {
             let (queries, keys) = match &self.attention_norm {
-                None => (asking.clone(), hidden_states),
+                None => (queried.clone(), hidden_states),
                 Some(norm) => {
                     let normed = norm.forward(&hidden_states, None, parallelism)?;
-                    (pass.asking(&normed)?, normed)
+                    (pass.queried(&normed)?, normed)
                 }
             };
             let context = self.attend(&queries, &keys, pass)?;
-            let attended = self.attention_output.forward_combined(&context, Combined::Plus(&asking), parallelism)?;
+            let attended = self.attention_output.forward_combined(&context, Combined::Plus(&queried), parallelism)?;
             let normed = self.output_norm.forward(&attended, None, parallelism)?;
             let activated = self.activated(&normed, parallelism)?;
             self.output.forward_combined(&activated, Combined::Plus(&attended), parallelism)
         } else {
-            let context = self.attend(&asking, &hidden_states, pass)?;
+            let context = self.attend(&queried, &hidden_states, pass)?;
             let mut attended = self.attention_output.forward(&context, parallelism)?;
             if let Some(norm) = &self.attention_norm {
-                attended = norm.forward(&attended, Some(&asking), parallelism)?;
+                attended = norm.forward(&attended, Some(&queried), parallelism)?;
             }
             let fed = self.output.forward(&self.activated(&attended, parallelism)?, parallelism)?;
             self.output_norm.forward(&fed, Some(&attended), parallelism)
         }
     }
 
-    /// What the states `asking` are told by `hidden_states`.
-    fn attend(&self, asking: &Tensor, hidden_states: &Tensor, pass: &Pass) -> Result<Tensor> {
+    /// Attention from the states `queried` to `hidden_states`.
+    fn attend(&self, queried: &Tensor, hidden_states: &Tensor, pass: &Pass) -> Result<Tensor> {
         let Pass { encoder, step, tables, sequences, firsts, parallelism } = *pass;
-        let query = self.query.forward(asking, parallelism)?;
+        let query = self.query.forward(queried, parallelism)?;
         let key = self.key.forward(hidden_states, parallelism)?;
         let value = self.value.forward(hidden_states, parallelism)?;
         let vectors = encoder.tables.vectors(&self.vectors, tables, &self.key, &self.query, parallelism)?;

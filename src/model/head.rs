@@ -1,4 +1,4 @@
-//! What stands on the encoder: a dense layer, its activation, perhaps a norm, and the layer that gives the logits.
+//! The classification head: a dense layer, its activation, sometimes a norm, and the layer that computes the logits.
 
 use super::layers::{LayerNorm, Linear};
 use super::parameters::Parameters;
@@ -13,7 +13,7 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// `root` are all parameters of the checkpoint, `encoder` those of the encoder.
+    /// `root` holds all parameters of the checkpoint, `encoder` those of the encoder.
     pub(super) fn load(
         root: &Parameters,
         encoder: &Parameters,
@@ -29,7 +29,7 @@ impl Head {
         })
     }
 
-    /// (sequences, hidden) to a row of logits for each sequence.
+    /// (sequences, hidden) to (sequences, labels): one row of logits per sequence.
     pub(super) fn forward(&self, pooled: &Tensor, parallelism: Parallelism) -> Result<Vec<Vec<f32>>> {
         let mut states = self.dense.forward(pooled, parallelism)?;
         if let Some(norm) = &self.norm {

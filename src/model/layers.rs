@@ -1,5 +1,5 @@
-//! The linear layer and the layer norm: the two operations that nearly all of the arithmetic goes through, and the
-//! seam below which the CPU brings its own kernels.
+//! The linear layer and the layer norm: the two operations that do nearly all of the arithmetic, and where the CPU
+//! kernels plug in.
 
 use super::backend::Backend;
 use super::cpu;
@@ -15,14 +15,14 @@ pub(super) struct Linear {
     activation: Activation,
 }
 
-/// What a linear layer's result is combined with, a tensor of its shape.
+/// What a linear layer's result is combined with: a tensor of the same shape.
 #[derive(Clone, Copy)]
 pub(super) enum Combined<'a> {
     /// With nothing.
     Alone,
-    /// It is added.
+    /// Added.
     Plus(&'a Tensor),
-    /// It is multiplied.
+    /// Multiplied.
     Times(&'a Tensor),
 }
 
@@ -39,7 +39,7 @@ struct KernelWeights {
     bias: Elements,
 }
 
-/// Weights where the checkpoint has them, or packed.
+/// Weights as the checkpoint stores them, or packed.
 #[derive(Clone)]
 enum KernelWeight {
     Stored(Elements),
@@ -48,11 +48,11 @@ enum KernelWeight {
 
 impl KernelWeights {
     fn lock(&self) -> MutexGuard<'_, KernelWeight> {
-        // Either state is whole: the second takes the place of the first when it is.
+        // Either state is valid: packed weights replace stored ones only when they are complete.
         self.weight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Packs the weights, unless they are, and lets go of the stored ones.
+    /// Packs the weights, unless they already are, and releases the stored ones.
     fn pack(&self) {
         let mut weight = self.lock();
         if let KernelWeight::Stored(stored) = &*weight {
@@ -69,7 +69,7 @@ impl Linear {
         Self::load_activated(parameters, part, in_dim, out_dim, Activation::Identity)
     }
 
-    /// A layer whose result goes through `activation`.
+    /// A layer followed by `activation`.
     pub(super) fn load_activated(
         parameters: &Parameters,
         part: Part,
@@ -130,7 +130,7 @@ impl Linear {
         }
     }
 
-    /// Packs the weights for the kernels, if that makes products faster. Takes one thread; others may wait for it.
+    /// Packs the weights for the kernels if that makes products faster. Runs on one thread; others may wait for it.
     pub(super) fn pack(&self) {
         if let LinearWeights::Kernel(weights) = &self.weights {
             if PackedWeight::is_of_use(weights.level, weights.precision) {
@@ -140,7 +140,7 @@ impl Linear {
     }
 }
 
-/// What the kernels do as they store a sum, by candle's operations.
+/// Does with candle's operations what the kernels do as they store a sum.
 fn activate(activation: Activation, xs: Tensor) -> Result<Tensor> {
     match activation {
         Activation::Identity => Ok(xs),
@@ -184,7 +184,7 @@ impl LayerNorm {
         Ok(Self { weights, eps: norm.eps as f32 })
     }
 
-    /// The norm of `xs`, or of `xs + residual`, (rows, size).
+    /// The norm of `xs` or `xs + residual`, (rows, size).
     pub(super) fn forward(&self, xs: &Tensor, residual: Option<&Tensor>, parallelism: Parallelism) -> Result<Tensor> {
         match &self.weights {
             LayerNormWeights::Candle { weight, bias } => match residual {

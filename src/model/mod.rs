@@ -1,9 +1,9 @@
-//! An encoder with a classification head, for inference: token ids in, logits out. The only place with tensors.
+//! An encoder with a classification head, for inference: token ids in, logits out. The only module with tensors.
 //!
-//! The model is built from an [`Architecture`], which the checkpoint's family makes of `config.json`; no family is known by
-//! name here. Hidden states have the shape (total_tokens, hidden_size): the sequences of a batch stand one behind the other
-//! without padding, so that every layer but attention is indifferent to where one ends. Attention alone takes the offsets.
-//! If the head reads each sequence's first state and no other, the last layer computes no other.
+//! The model is built from an [`Architecture`], which the checkpoint's family derives from `config.json`; nothing here
+//! depends on a family's name. Hidden states have the shape (total_tokens, hidden_size): the sequences of a batch are
+//! concatenated without padding. Only attention needs the offsets. If the head reads only each sequence's first state,
+//! the last layer computes only these.
 
 mod attention;
 mod backend;
@@ -31,9 +31,9 @@ use parameters::Parameters;
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Where each sequence of a packed batch begins and ends, as attention needs it.
+/// Where each sequence of a packed batch starts and ends, for attention.
 struct Sequences<'a> {
-    /// One more than there are sequences; the first is 0, the last the number of tokens.
+    /// One more entry than there are sequences; the first is 0, the last is the number of tokens.
     offsets: &'a [usize],
 }
 
@@ -46,7 +46,7 @@ impl Sequences<'_> {
         self.lengths().max().unwrap_or(0)
     }
 
-    /// Where each sequence begins among the tokens: its `[CLS]`.
+    /// Where each sequence starts among the tokens: its `[CLS]`.
     fn starts(&self) -> Vec<u32> {
         self.offsets[..self.offsets.len() - 1].iter().map(|&offset| offset as u32).collect()
     }
@@ -62,8 +62,8 @@ pub struct SequenceClassifier {
 }
 
 impl SequenceClassifier {
-    /// Takes the parameters from `weights` to `backend`. For the kernels the large ones stay in the checkpoint's mapped
-    /// file if it holds them as float32.
+    /// Loads the parameters from `weights` to `backend`. For the kernels, large parameters stay in the checkpoint's
+    /// mapped file if it stores them as float32.
     ///
     /// # Errors
     /// If a tensor is missing or its shape disagrees with `architecture`.
@@ -79,10 +79,10 @@ impl SequenceClassifier {
         })
     }
 
-    /// Makes all passes to come faster, if there is a way, in less time than a pass over a few texts: the kernels' weights
-    /// are packed once, rather than in each pass. Does nothing the second time.
+    /// Packs the kernels' weights once rather than in each pass, if that makes passes faster. It takes less time than a
+    /// pass over a few texts. Further calls do nothing.
     pub fn warm_up(&self) {
-        // Not a `Once`: a thread of the pool that waits for others here may take work that comes here too.
+        // Not a `Once`: a pool thread that waits here may pick up work that calls this again.
         if !self.is_warm.load(Ordering::Relaxed) {
             let linears = self.embeddings.linears().chain(self.encoder.linears());
             linears.collect::<Vec<_>>().into_par_iter().for_each(Linear::pack);
@@ -90,11 +90,11 @@ impl SequenceClassifier {
         }
     }
 
-    /// The logits of each sequence of `batch`, in its order: `num_labels` of them for each. `parallelism` says who does the
-    /// kernels' work; candle's own operations have threads of their own.
+    /// The logits of each sequence of `batch`, in order: `num_labels` of them for each. `parallelism` applies to the
+    /// kernels; candle's own operations use their own threads.
     ///
     /// # Errors
-    /// If an id, token type or position has no embedding, or the device fails, out of memory for instance.
+    /// If an id, token type or position has no embedding, or the device fails, for example by running out of memory.
     pub fn forward(&self, batch: &Batch, parallelism: Parallelism) -> Result<Vec<Vec<f32>>> {
         let sequences = Sequences { offsets: &batch.offsets };
         let hidden_states = self.embeddings.forward(batch, self.backend.device(), parallelism)?;

@@ -1,4 +1,4 @@
-//! A checkpoint's parameters, as the parts of the model take them.
+//! A checkpoint's parameters, as the parts of the model need them.
 
 use super::backend::Backend;
 use crate::checkpoint::config::Part;
@@ -9,8 +9,7 @@ use candle_nn::VarBuilder;
 use safetensors::Dtype;
 use std::ops::{Deref, Range};
 
-/// The parameters under a prefix of their names: candle's tensors on the device, or the elements where the file has
-/// them, for the kernels.
+/// The parameters under a name prefix: candle's tensors on the device, or, for the kernels, elements in the file.
 #[derive(Clone)]
 pub(super) struct Parameters {
     tensors: VarBuilder<'static>,
@@ -18,7 +17,7 @@ pub(super) struct Parameters {
     backend: Backend,
 }
 
-/// Elements of a parameter for the kernels: all, or those of one of the layers that are stored in it.
+/// Elements of a parameter for the kernels: all, or those of one of several layers stored in it.
 #[derive(Clone)]
 pub(super) struct Elements {
     all: Float32s,
@@ -58,12 +57,12 @@ impl Parameters {
         Parameters { tensors, weights: weights.clone(), backend: backend.clone() }
     }
 
-    /// Those of a part.
+    /// The parameters of a part.
     pub(super) fn pp(&self, part: impl ToString) -> Parameters {
         Parameters { tensors: self.tensors.pp(part), ..self.clone() }
     }
 
-    /// Those of the encoder, which a checkpoint saved from a bare encoder has without a prefix.
+    /// The parameters of the encoder, which have no prefix if the checkpoint was saved from a bare encoder.
     pub(super) fn encoder(&self, prefix: &str, words: &str) -> Parameters {
         match self.weights.contains(&format!("{words}.weight")) {
             true => self.clone(),
@@ -71,12 +70,12 @@ impl Parameters {
         }
     }
 
-    /// What computes with them.
+    /// The backend that computes with them.
     pub(super) fn backend(&self) -> &Backend {
         &self.backend
     }
 
-    /// The same for a part whose products are few and decide much: the kernels compute them in float32.
+    /// The same parameters for a part with few but decisive products: the kernels compute them in float32.
     pub(super) fn in_f32(&self) -> Parameters {
         let backend = match self.backend {
             Backend::Kernels { level, .. } => Backend::Kernels { level, precision: Precision::F32 },
@@ -95,7 +94,7 @@ impl Parameters {
         self.weights.float32s(shape, &self.full_name(name)).map_err(message)
     }
 
-    /// The tensor `name` of a dense layer, of the shape `shape`, on the device.
+    /// The tensor `name` of a dense layer, with the shape `shape`, on the device.
     pub(super) fn part_tensor(&self, part: Part, shape: &[usize], name: &str) -> Result<Tensor> {
         let tensor = self.tensor(stored_shape(part, shape), name)?;
         match part.of {
@@ -104,7 +103,7 @@ impl Parameters {
         }
     }
 
-    /// The elements of the tensor `name` of a dense layer, of the shape `shape`, for the kernels.
+    /// The elements of the tensor `name` of a dense layer, with the shape `shape`, for the kernels.
     pub(super) fn part_elements(&self, part: Part, shape: &[usize], name: &str) -> Result<Elements> {
         let all = stored_shape(part, shape);
         if part.of == 1 {
@@ -122,14 +121,14 @@ impl Parameters {
         Ok(elements.into())
     }
 
-    /// Where the elements of a parameter are found as they are stored: the checkpoint's tensors, and its name there.
+    /// Where a parameter is stored: the checkpoint's tensors, and its name there.
     pub(super) fn stored(&self, shape: impl Into<Shape>, name: &str) -> Result<(Weights, String)> {
         let (shape, name) = (shape.into(), self.full_name(name));
         self.weights.check_shape(shape.dims(), &name).map_err(message)?;
         Ok((self.weights.clone(), name))
     }
 
-    /// Whether a parameter's elements lie one after the other in the file.
+    /// Whether a parameter's elements are contiguous in the file.
     pub(super) fn is_contiguous(&self, name: &str) -> bool {
         self.weights.stored(&self.full_name(name)).is_some_and(|stored| stored.strides.is_none())
     }
@@ -142,14 +141,14 @@ impl Parameters {
     }
 }
 
-/// The shape of the tensor in which a dense layer's tensor of the shape `shape` is stored.
+/// The shape of the stored tensor that contains a dense layer's tensor of the shape `shape`.
 fn stored_shape(part: Part, shape: &[usize]) -> Vec<usize> {
     let mut all = shape.to_vec();
     all[0] *= part.of;
     all
 }
 
-/// candle's modules have candle's errors; the whole chain of causes becomes the message.
+/// Converts to candle's error type, for use in candle's modules; the whole chain of causes becomes the message.
 fn message(error: anyhow::Error) -> Error {
     Error::Msg(format!("{error:#}"))
 }

@@ -1,7 +1,7 @@
-//! The tables by which attention knows positions: rotations, biases and vectors of distances.
+//! The tables through which attention uses positions: rotations, biases and vectors of distances.
 //!
-//! Tables of distances have an entry for each distance from 1 - reach to reach - 1, as the attention kernel reads them,
-//! for some reach that is at least the length of the longest sequence.
+//! Like in the attention kernel, tables of distances have one entry for each distance from 1 - reach to reach - 1,
+//! where reach is at least the length of the longest sequence.
 
 use super::attention::Positions;
 use super::backend::Backend;
@@ -40,7 +40,7 @@ enum DistanceTables {
 /// The tables of one pass, long enough for its sequences.
 pub(super) struct PassTables {
     longest: usize,
-    /// Of each base, cosines and sines.
+    /// Cosines and sines for each base.
     rotations: Vec<(f64, Tensor, Tensor)>,
     bias: Option<Tensor>,
 }
@@ -49,12 +49,12 @@ pub(super) struct PassTables {
 pub(super) struct LayerVectors {
     key: Option<Projection>,
     query: Option<Projection>,
-    /// Made for the longest sequence so far: every pass needs the same.
+    /// Computed for the longest sequence so far: every pass needs the same values.
     made: Mutex<Option<Arc<Vectors>>>,
 }
 
 enum Projection {
-    /// That of the layer's keys, or queries.
+    /// The projection for the layer's keys or queries.
     Shared,
     Own(Linear),
 }
@@ -96,7 +96,7 @@ impl PositionTables {
         Ok(Self { backend: parameters.backend().clone(), heads, head_dim, distances })
     }
 
-    /// What scores are multiplied by.
+    /// Factor applied to scores.
     pub(super) fn scale(&self) -> f32 {
         match self.distances {
             DistanceTables::Disentangled { scale, .. } => scale,
@@ -104,7 +104,7 @@ impl PositionTables {
         }
     }
 
-    /// The tables for sequences of up to `longest` tokens and layers with rotations of these bases.
+    /// The tables for sequences of up to `longest` tokens and layers with these rotary bases.
     pub(super) fn of_pass(&self, longest: usize, rotary_bases: &[f64]) -> Result<PassTables> {
         let rotations = rotary_bases.iter().map(|&base| {
             let (cos, sin) = rotation(base, self.head_dim, longest);
@@ -118,7 +118,7 @@ impl PositionTables {
             DistanceTables::Bias { table, buckets, max_distance } => {
                 let bucket = |distance: isize| exponential_bucket(distance, *buckets, *max_distance);
                 let entries = (0..self.heads).flat_map(|head| distances(longest).map(move |distance| (head, distance)));
-                // Before the scale, which is not meant for biases.
+                // Divided, because the kernel also scales biases, which the model does not.
                 let entries =
                     entries.map(|(head, distance)| table[bucket(distance) * self.heads + head] / self.scale());
                 let shape = (self.heads, 2 * longest - 1);
@@ -140,12 +140,12 @@ impl PositionTables {
         parallelism: Parallelism,
     ) -> Result<Option<Arc<Vectors>>> {
         let DistanceTables::Disentangled { table, span, max_distance, .. } = &self.distances else { return Ok(None) };
-        // Not locked while they are made: a thread of the pool that waits for others may take work that comes here too.
+        // Not locked while computing: a waiting pool thread may pick up work that calls this again.
         let lock = || layer.made.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(made) = lock().as_ref().filter(|made| made.reach >= pass.longest) {
             return Ok(Some(made.clone()));
         }
-        // Each power of two once, rather than each length.
+        // Rounded up to a power of two, so there are few lengths to compute.
         let reach = pass.longest.next_power_of_two();
         let row = |distance: isize| logarithmic_bucket(distance, *span, *max_distance);
         let (first, last) = (row(1 - reach as isize), row(reach as isize - 1));
@@ -168,7 +168,7 @@ impl PositionTables {
 }
 
 impl PassTables {
-    /// What attention in a layer takes.
+    /// What attention in a layer needs.
     pub(super) fn positions<'a>(&'a self, rotary_base: Option<f64>, vectors: Option<&'a Vectors>) -> Positions<'a> {
         let rotation = self.rotations.iter().find(|(base, ..)| Some(*base) == rotary_base);
         match (rotation, &self.bias, vectors) {
@@ -199,7 +199,7 @@ impl LayerVectors {
         Ok(Self { key: load(key, parts.key.name)?, query: load(query, parts.query.name)?, made: Mutex::default() })
     }
 
-    /// The linear layers that belong to nothing else.
+    /// The linear layers that belong to no other part.
     pub(super) fn linears(&self) -> impl Iterator<Item = &Linear> {
         [&self.key, &self.query].into_iter().filter_map(|projection| match projection {
             Some(Projection::Own(linear)) => Some(linear),
@@ -208,14 +208,14 @@ impl LayerVectors {
     }
 }
 
-/// From 1 - reach to reach - 1.
+/// The distances from 1 - reach to reach - 1.
 fn distances(reach: usize) -> impl Iterator<Item = isize> {
     let reach = reach as isize;
     1 - reach..reach
 }
 
-/// The cosines and sines of position / base^(2 i / head_dim), (positions, head_dim / 2), in float32 as transformers has
-/// them; candle-transformers' ModernBERT has the same formula, but private.
+/// The cosines and sines of position / base^(2 i / head_dim), (positions, head_dim / 2), in float32 as in transformers;
+/// candle-transformers' ModernBERT has the same formula, but private.
 fn rotation(base: f64, head_dim: usize, positions: usize) -> (Vec<f32>, Vec<f32>) {
     let frequency = |i: usize| 1.0 / (base as f32).powf((2 * i) as f32 / head_dim as f32);
     let frequencies: Vec<f32> = (0..head_dim / 2).map(frequency).collect();
@@ -224,8 +224,8 @@ fn rotation(base: f64, head_dim: usize, positions: usize) -> (Vec<f32>, Vec<f32>
     angles.map(|angle| (angle.cos(), angle.sin())).unzip()
 }
 
-/// The bucket of the distance key - query as T5 and MPNet have it: half of the buckets for each direction, of which the
-/// first half is a distance each and the rest grow with the logarithm. `relative_position_bucket` in modeling_mpnet.py.
+/// The bucket of the distance key - query as in T5 and MPNet: each direction has half of the buckets. The first half of
+/// these holds one distance each, the rest grow with the logarithm. `relative_position_bucket` in modeling_mpnet.py.
 fn exponential_bucket(distance: isize, buckets: usize, max_distance: usize) -> usize {
     let half = buckets / 2;
     let direction = if distance > 0 { half } else { 0 };
@@ -238,7 +238,7 @@ fn exponential_bucket(distance: isize, buckets: usize, max_distance: usize) -> u
 }
 
 /// The row of the table of 2 * span vectors for the distance query - key: `make_log_bucket_position` in
-/// modeling_deberta_v2.py, in float32 as there (candle-transformers' own takes whole tensors).
+/// modeling_deberta_v2.py, also in float32 (candle-transformers' own function takes whole tensors).
 fn logarithmic_bucket(distance: isize, span: usize, max_distance: Option<usize>) -> usize {
     let (mid, length) = ((span / 2) as f32, distance.unsigned_abs() as f32);
     let bucket = match max_distance {

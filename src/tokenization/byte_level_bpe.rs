@@ -1,4 +1,4 @@
-//! Byte-level BPE: `vocab.json` and `merges.txt`, as RoBERTa and BART have them.
+//! Byte-level BPE: `vocab.json` and `merges.txt`, used by RoBERTa and BART.
 
 use super::tokenizer_config::TokenizerConfig;
 use ahash::AHashMap;
@@ -8,11 +8,11 @@ use tokenizers::models::bpe::BPE;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{PreTokenizerWrapper, Tokenizer};
 
-/// Builds the tokenizer, still without special tokens. `vocab` is an object of tokens and ids, `merges` has a pair of
-/// tokens a line, the first to merge first.
+/// Builds the tokenizer without special tokens. `vocab` is an object of tokens and ids, `merges` has one pair of tokens
+/// per line, in order of priority.
 ///
 /// # Errors
-/// If a file does not parse, two tokens have one id, or a merge is of or into a token that vocab.json lacks; the message
+/// If a file does not parse, two tokens share an id, or a merge involves a token that vocab.json lacks; the message
 /// names the file and the line.
 pub(super) fn build(vocab: &[u8], merges: &[u8], settings: &TokenizerConfig) -> Result<Tokenizer> {
     let vocab = parse_vocab(vocab).context("vocab.json is not a vocabulary")?;
@@ -29,7 +29,7 @@ pub(super) fn build(vocab: &[u8], merges: &[u8], settings: &TokenizerConfig) -> 
     Ok(tokenizer)
 }
 
-/// What tokenizer_config.json says about the space before a text wins over tokenizer.json, as in transformers.
+/// Applies the `add_prefix_space` of tokenizer_config.json, which overrides tokenizer.json as in transformers.
 ///
 /// # Errors
 /// If the setting is neither true nor false.
@@ -49,7 +49,7 @@ fn parse_vocab(vocab: &[u8]) -> Result<AHashMap<String, u32>> {
     let mut token_of_id = AHashMap::with_capacity(vocab.len());
     for (token, id) in &vocab {
         if let Some(other) = token_of_id.insert(id, token) {
-            anyhow::bail!("the id {id} is that of {other:?} and of {token:?}");
+            anyhow::bail!("the id {id} belongs to both {other:?} and {token:?}");
         }
     }
     Ok(vocab)
@@ -57,7 +57,7 @@ fn parse_vocab(vocab: &[u8]) -> Result<AHashMap<String, u32>> {
 
 fn parse_merges(merges: &[u8], vocab: &AHashMap<String, u32>) -> Result<Vec<(String, String)>> {
     let text = std::str::from_utf8(merges).context("it is not UTF-8")?;
-    // A merge of # with something starts with "# ".
+    // A merge of # with something else starts with "# ".
     let is_header = |i: usize, line: &str| i == 0 && line.starts_with("#version");
     let lines = text.lines().enumerate().filter(|(i, line)| !line.is_empty() && !is_header(*i, line));
     lines

@@ -1,4 +1,5 @@
-//! Which tokenizer a checkpoint without tokenizer.json has: by its class, else by the model's type, else by its files.
+//! The tokenizer of a checkpoint without tokenizer.json, determined by its class, or else the model's type, or else its
+//! files.
 
 use super::tokenizer_config::TokenizerConfig;
 use crate::checkpoint::files::CheckpointFiles;
@@ -17,7 +18,7 @@ pub(super) enum Kind {
     DebertaV2,
 }
 
-/// Each kind with the `tokenizer_class`es and the `model_type`s that have it.
+/// Each kind with its `tokenizer_class`es and `model_type`s.
 const KINDS: [(Kind, &[&str], &[&str]); 7] = [
     (Kind::Bert, &["BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer"], &["bert", "distilbert", "electra"]),
     (Kind::MpNet, &["MPNetTokenizer"], &["mpnet"]),
@@ -28,15 +29,15 @@ const KINDS: [(Kind, &[&str], &[&str]); 7] = [
     (Kind::DebertaV2, &["DebertaV2Tokenizer"], &["deberta-v2"]),
 ];
 
-/// Classes of any tokenizer: they say nothing.
+/// Generic classes, which do not say anything about the kind.
 const CLASSES_OF_ANY: [&str; 2] = ["PreTrainedTokenizer", "TokenizersBackend"];
 
-/// How special tokens stand around one text and around two.
+/// How special tokens surround one text and two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Framing {
-    /// `[CLS] a [SEP] b [SEP]`, the second text and what ends it of token type 1.
+    /// `[CLS] a [SEP] b [SEP]`, with token type 1 for the second text and its end.
     Bert,
-    /// `<s> a </s></s> b </s>`, all of token type 0.
+    /// `<s> a </s></s> b </s>`, with token type 0 only.
     Roberta,
 }
 
@@ -44,7 +45,7 @@ impl Kind {
     /// The kind of the checkpoint in `files`.
     ///
     /// # Errors
-    /// If the tokenizer's class is not supported, or the kind's files are not there; the message names both.
+    /// If the tokenizer's class is not supported, or the kind's files are missing; the message names both.
     pub(super) fn of(files: &CheckpointFiles, settings: &TokenizerConfig, model_type: &str) -> Result<Kind> {
         let class = settings.class().map(|class| class.strip_suffix("Fast").unwrap_or(class));
         let class = class.filter(|class| !CLASSES_OF_ANY.contains(class));
@@ -58,7 +59,7 @@ impl Kind {
         let has = |kind: &Kind| kind.files().iter().all(|name| files.find(name).is_some());
         let Some(kind) = kind.or_else(|| KINDS.iter().map(|(kind, ..)| *kind).find(has)) else {
             bail!(
-                "{files} has no tokenizer: neither tokenizer.json nor a vocabulary that is known is among its files ({})",
+                "{files} has no tokenizer: neither tokenizer.json nor a supported vocabulary is among its files ({})",
                 files.names().join(", ")
             );
         };
@@ -89,7 +90,7 @@ impl Kind {
         }
     }
 
-    /// The special tokens of the class by the names that the settings have for them.
+    /// The class's special tokens, by their names in the settings.
     pub(super) fn special_tokens(self) -> impl Iterator<Item = (&'static str, AddedToken)> {
         let names = ["cls_token", "sep_token", "unk_token", "pad_token", "mask_token", "bos_token", "eos_token"];
         let texts = match self {

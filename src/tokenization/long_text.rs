@@ -1,26 +1,28 @@
-//! The start of a very long text, enough to fill the model: a 10 MB line costs what 10 KB cost.
+//! The start of a very long text, enough to fill the model: a 10 MB line then costs as much as a 10 KB one.
 //!
-//! Most tokenizers split a text into words at spaces before anything else, so the tokens of a text's start do not depend on
-//! its end if the cut is between two words ([`Prefixes::AtSpaces`]). A BERT tokenizer splits at punctuation, too, and has
-//! a longest word, so a text may be cut anywhere, and without its endless runs ([`Prefixes::Anywhere`]).
+//! Most tokenizers first split a text into words at spaces, so the tokens at the start of a text do not depend on the
+//! rest if it is cut between two words ([`Prefixes::AtSpaces`]). A BERT tokenizer also splits at punctuation and has a
+//! maximum word length, so a text may be cut anywhere, and endless runs may be shortened ([`Prefixes::Anywhere`]).
 
 use super::pipeline::Pipeline;
 use serde_json::Value;
 use tokenizers::{AddedToken, ModelWrapper, NormalizerWrapper, PreTokenizerWrapper, Tokenizer};
 
-/// No word gives more pieces: one of more characters is a single `[UNK]` (WordPiece's `max_input_chars_per_word`).
+/// Maximum number of pieces per word: a word of more characters is a single `[UNK]` (WordPiece's
+/// `max_input_chars_per_word`).
 const MAX_WORD_CHARS: usize = 100;
 
-/// A text up to this many bytes for each wanted token is tokenized whole.
+/// Texts of up to this many bytes per wanted token are tokenized whole.
 const BYTES_PER_TOKEN: usize = 16;
 
 /// Makes prefixes for one tokenizer.
 #[derive(Debug, PartialEq)]
 pub(super) enum Prefixes {
-    /// The last word (a cut may fall inside it) and a special token that the cut may halve are not sure: a prefix is
-    /// enough if it gives as many pieces more than needed as those two can be.
+    /// The last word, which the cut may fall inside, and a special token that the cut may halve are unreliable: a
+    /// prefix is long enough if it has as many extra pieces as these two can have.
     Anywhere { unsure_tokens: usize },
-    /// All tokens of a prefix are sure, but it must end with an ASCII letter or digit, and a space and another must follow.
+    /// All tokens of a prefix are reliable, but it must end with an ASCII letter or digit, followed by a space and
+    /// another one.
     AtSpaces,
 }
 
@@ -34,7 +36,7 @@ pub(super) struct Prefix<'a> {
     run: Option<Run>,
 }
 
-/// A run of characters of one kind, of which more than some never change the tokens.
+/// A run of one kind of characters, which beyond some length never changes the tokens.
 #[derive(Default)]
 struct Run {
     kind: Option<Kind>,
@@ -43,9 +45,9 @@ struct Run {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// ASCII letters and digits: a run longer than a word may be is `[UNK]`, however long.
+    /// ASCII letters and digits: a run longer than a word may be is one `[UNK]`, whatever its length.
     Word,
-    /// Blanks: one separates words as well as many.
+    /// Blanks: one separates words as well as many do.
     Blank,
     /// Characters that BERT's normalizer removes.
     Removed,
@@ -83,7 +85,7 @@ impl Prefixes {
         Some(Prefixes::Anywhere { unsure_tokens: MAX_WORD_CHARS + longest })
     }
 
-    /// The first prefix of `text` for `max_tokens` pieces, or `None` if the text is short enough to do whole.
+    /// The first prefix of `text` for `max_tokens` pieces, or `None` if the text is short enough to tokenize whole.
     pub(super) fn of<'a>(&self, text: &'a str, max_tokens: usize) -> Option<Prefix<'a>> {
         let (unsure_tokens, run) = match self {
             Prefixes::Anywhere { unsure_tokens } => (*unsure_tokens, Some(Run::default())),
@@ -100,23 +102,22 @@ impl Prefixes {
     }
 }
 
-/// Whether a token could be found across a place where texts are cut: where an ASCII letter or digit is followed by a
-/// space.
+/// Whether a token could span a place where texts are cut: an ASCII letter or digit followed by a space.
 fn joins_words(token: &AddedToken) -> bool {
     let bytes = token.content.as_bytes();
     bytes.windows(2).any(|pair| pair[0].is_ascii_alphanumeric() && pair[1] == b' ')
 }
 
-/// Whether the tokenizer splits text as BERT does: words at white space and punctuation, each on its own, and a long
-/// one a single token.
+/// Whether the tokenizer splits text like BERT: into words at white space and punctuation, independently of each other,
+/// with a long word as a single token.
 fn is_bert_pipeline(tokenizer: &Tokenizer) -> bool {
     matches!(tokenizer.get_pre_tokenizer(), Some(PreTokenizerWrapper::BertPreTokenizer(_)))
         && matches!(tokenizer.get_normalizer(), None | Some(NormalizerWrapper::BertNormalizer(_)))
         && matches!(tokenizer.get_model(), ModelWrapper::WordPiece(model) if model.max_input_chars_per_word <= MAX_WORD_CHARS)
 }
 
-/// Whether nothing in the tokenizer looks across a space between two ASCII letters or digits, judged by its parts as
-/// tokenizer.json names them. A part that is not known here may do anything.
+/// Whether no part of the tokenizer looks across a space between two ASCII letters or digits, judging by the parts'
+/// names in tokenizer.json. An unknown part might.
 fn splits_at_spaces(tokenizer: &Tokenizer) -> bool {
     let normalizer = serde_json::to_value(tokenizer.get_normalizer()).unwrap_or_default();
     let pre_tokenizer = serde_json::to_value(tokenizer.get_pre_tokenizer()).unwrap_or_default();
@@ -132,7 +133,8 @@ fn splits_at_spaces(tokenizer: &Tokenizer) -> bool {
         && ('0'..='z').filter(char::is_ascii_alphanumeric).all(keeps_words)
 }
 
-/// Whether a normalizer changes every character by itself or with its accents, and spaces only by more spaces.
+/// Whether a normalizer changes each character independently of others except its accents, and spaces only depending on
+/// other spaces.
 fn is_local(normalizer: &Value) -> bool {
     match normalizer["type"].as_str() {
         None => normalizer.is_null(),
@@ -176,17 +178,17 @@ fn splits_words(pre_tokenizer: &Value) -> Option<bool> {
 }
 
 impl Prefix<'_> {
-    /// The prefix so far, endless runs shortened.
+    /// The prefix so far, with endless runs shortened.
     pub(super) fn text(&self) -> &str {
         &self.text
     }
 
-    /// With as many pieces as that the prefix is enough.
+    /// The number of pieces at which the prefix is long enough.
     pub(super) fn tokens_needed(&self) -> usize {
         self.tokens_needed
     }
 
-    /// Takes more of the text in; `false` if it is all there.
+    /// Extends the prefix; `false` if it already holds all of the text.
     pub(super) fn grow(&mut self) -> bool {
         if self.rest.is_empty() {
             return false;
@@ -214,7 +216,7 @@ impl Prefix<'_> {
     }
 }
 
-/// The first place from `least` where a text may be cut at a space, or its end.
+/// The first position from `least` on where a text may be cut at a space, or its end.
 fn space_after(text: &str, least: usize) -> usize {
     let bytes = text.as_bytes();
     let is_word = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_alphanumeric);
@@ -223,7 +225,7 @@ fn space_after(text: &str, least: usize) -> usize {
 }
 
 impl Run {
-    /// Counts `c` into the run that it continues or starts; whether it is among the characters that matter.
+    /// Adds `c` to the run that it continues or starts; returns whether it affects the tokens.
     fn keeps(&mut self, c: char) -> bool {
         let kind = Kind::of(c);
         if kind.is_none() || kind != self.kind {
@@ -309,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_that_look_across_spaces_are_known() {
+    fn parts_that_look_across_spaces_are_detected() {
         let json = |text| serde_json::from_str(text).unwrap();
         for (pre_tokenizer, splits) in [
             (r#"{"type": "ByteLevel", "use_regex": true}"#, Some(true)),

@@ -1,8 +1,8 @@
-//! Text, or a pair of texts, to token ids: truncated to the model's limit, never padded.
+//! Turns a text, or a pair of texts, into token ids: truncated to the model's limit, never padded.
 //!
-//! A checkpoint's tokenizer is that of tokenizer.json, as the tokenizers crate reads it (`tokenizer_json.rs`), else one
-//! built as transformers builds it (`pipeline.rs`) from a vocabulary: `wordpiece.rs`, `byte_level_bpe.rs` or
-//! `sentencepiece/`, as `kind.rs` decides.
+//! A checkpoint's tokenizer is tokenizer.json as read by the tokenizers crate (`tokenizer_json.rs`), or else built from
+//! a vocabulary like in transformers (`pipeline.rs`): `wordpiece.rs`, `byte_level_bpe.rs` or `sentencepiece/`, as
+//! `kind.rs` decides.
 
 mod byte_level_bpe;
 mod kind;
@@ -21,41 +21,41 @@ use rayon::prelude::*;
 use tokenizer_config::TokenizerConfig;
 use tokenizers::utils::truncation::{truncate_encodings, TruncationDirection, TruncationParams, TruncationStrategy};
 
-/// The longest vocabulary in bytes: those of the largest models, 250,000 pieces and more, take 10 to 40 MB.
+/// Maximum size of a vocabulary in bytes: those of the largest models, with 250,000 pieces and more, take 10 to 40 MB.
 const MAX_FILE_SIZE: usize = 128 << 20;
 
-/// The token ids of one text, or of a pair, special tokens included.
+/// The token ids of one text or pair, including special tokens.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Encoding {
-    /// At most the limit of them.
+    /// At most the maximum length.
     pub input_ids: Vec<u32>,
-    /// The token type of each, or none at all if every one is 0.
+    /// The token type of each token, or empty if all are 0.
     pub token_type_ids: Vec<u32>,
-    /// Whether some of the text was left out.
+    /// Whether the text was truncated.
     pub truncated: bool,
 }
 
-/// What is classified as one.
+/// The input of one classification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TextOrPair<'a> {
     /// A text.
     Text(&'a str),
-    /// Two texts, whose relation the model judges.
+    /// Two texts, whose relation the model classifies.
     Pair(&'a str, &'a str),
 }
 
-/// What a tokenizer must know of the model that it is for.
+/// What a tokenizer needs to know about its model.
 #[derive(Debug, Clone, Copy)]
 pub struct ModelInputs<'a> {
     /// `model_type` of config.json.
     pub model_type: &'a str,
-    /// Rows of the embedding table: every id must be below.
+    /// Rows of the embedding table: all ids must be smaller.
     pub vocab_size: usize,
-    /// The longest sequence that the model takes, in tokens with the special ones.
+    /// The model's maximum length in tokens, including special ones.
     pub max_length: usize,
 }
 
-/// The file from which the tokenizer of the checkpoint in `files` is made, if there is one.
+/// The file that the tokenizer of the checkpoint in `files` is made from, if it exists.
 pub fn file_of(files: &CheckpointFiles) -> Option<&'static str> {
     KnownFile::names(|role| role == Role::Tokenizer).into_iter().find(|name| files.find(name).is_some())
 }
@@ -63,26 +63,26 @@ pub fn file_of(files: &CheckpointFiles) -> Option<&'static str> {
 /// A loaded tokenizer with the model's limit.
 pub struct Tokenization {
     pipeline: Pipeline,
-    /// Longest encoding in tokens, special tokens included.
+    /// Maximum length in tokens, including special ones.
     max_length: usize,
-    /// Tokens that frame one text: 2 for BERT's `[CLS]` and `[SEP]`.
+    /// Special tokens around one text: 2 for BERT's `[CLS]` and `[SEP]`.
     special_tokens: usize,
-    /// Tokens that frame a pair.
+    /// Special tokens around a pair.
     special_tokens_of_pair: usize,
     vocab_size: usize,
     truncation_side: TruncationDirection,
     without_token_types: bool,
-    /// Set if the start of a long text can be tokenized without its end.
+    /// Set if the start of a long text can be tokenized without the rest.
     prefixes: Option<Prefixes>,
 }
 
 impl Tokenization {
-    /// From `tokenizer.json`, or built of a vocabulary and `tokenizer_config.json`. `asked_max_length` is the user's limit;
-    /// without it the limit is the smaller of `model_max_length` and the model's own.
+    /// Loads `tokenizer.json`, or builds the tokenizer from a vocabulary and `tokenizer_config.json`.
+    /// `asked_max_length` is the user's limit; by default it is the smaller of `model_max_length` and the model's own.
     ///
     /// # Errors
-    /// If the checkpoint has no tokenizer, a file does not parse or says what is not supported, the tokenizer has more
-    /// ids than the model has embeddings, or the limit is out of the model's range.
+    /// If the checkpoint has no tokenizer, a file is invalid or unsupported, the tokenizer has more ids than the model
+    /// has embeddings, or the limit is out of range.
     pub fn load(files: &CheckpointFiles, model: &ModelInputs, asked_max_length: Option<usize>) -> Result<Tokenization> {
         let settings = TokenizerConfig::load(files)?;
         let pipeline = Pipeline::load(files, &settings, model.model_type)?;
@@ -95,7 +95,7 @@ impl Tokenization {
         let special_tokens = special_token_count(&pipeline, files, false)?;
         ensure!(
             special_tokens > 0,
-            "the tokenizer in {files} adds no [CLS] token (its post_processor is missing), and the classifier reads \
+            "the tokenizer in {files} adds no [CLS] token (its post_processor is missing), but the classifier reads \
              that token"
         );
         Ok(Tokenization {
@@ -105,7 +105,7 @@ impl Tokenization {
             vocab_size: rows,
             truncation_side: settings.truncation_side,
             without_token_types: settings.without_token_types,
-            // The end of a text cannot be had without its start.
+            // Truncating at the start needs the whole text.
             prefixes: match settings.truncation_side {
                 TruncationDirection::Right => Prefixes::new(&pipeline),
                 TruncationDirection::Left => None,
@@ -114,15 +114,15 @@ impl Tokenization {
         })
     }
 
-    /// Longest encoding, in tokens with the special ones.
+    /// Maximum length in tokens, including special ones.
     pub fn max_length(&self) -> usize {
         self.max_length
     }
 
-    /// One text to ids, as `tokenizer(text, truncation=True, max_length=…)` of transformers.
+    /// Encodes one text, like `tokenizer(text, truncation=True, max_length=…)` in transformers.
     ///
     /// # Errors
-    /// If the tokenizer fails, or gives an id that the embedding table has no row for.
+    /// If the tokenizer fails, or returns an id without a row in the embedding table.
     pub fn encode(&self, text: &str) -> Result<Encoding> {
         let room = self.max_length - self.special_tokens;
         let mut encoding = self.tokenize_start(text, room)?;
@@ -131,11 +131,11 @@ impl Tokenization {
         self.frame(encoding, None, truncated)
     }
 
-    /// A pair of texts to ids, as `tokenizer(text, text_pair, truncation="longest_first", max_length=…)` of transformers,
-    /// which takes an empty second text for none.
+    /// Encodes a pair of texts, like `tokenizer(text, text_pair, truncation="longest_first", max_length=…)` in
+    /// transformers, which treats an empty second text as none.
     ///
     /// # Errors
-    /// As [`Tokenization::encode`], and if the limit leaves no room beside the special tokens.
+    /// As for [`Tokenization::encode`], and if the limit leaves no room for text.
     pub fn encode_pair(&self, text: &str, text_pair: &str) -> Result<Encoding> {
         if text_pair.is_empty() {
             return self.encode(text);
@@ -144,7 +144,7 @@ impl Tokenization {
         ensure!(room > 0, "{}", no_room(self.max_length, self.special_tokens_of_pair));
         let mut pair = (self.tokenize_start(text, room)?, self.tokenize_start(text_pair, room)?);
         if pair.0.len() > room && pair.1.len() > room && room % 2 == 1 {
-            // The longer of two gets the odd token, so both must be known to their ends.
+            // Of two long texts the longer one gets the odd token, so both must be tokenized to the end.
             pair = (self.tokenize(text)?, self.tokenize(text_pair)?);
         }
         let truncated = pair.0.len() + pair.1.len() > room;
@@ -158,10 +158,10 @@ impl Tokenization {
         self.frame(first, second, truncated)
     }
 
-    /// Many texts or pairs, in parallel, in order.
+    /// Encodes many texts or pairs in parallel, in order.
     ///
     /// # Errors
-    /// As [`Tokenization::encode_pair`], for the first that fails.
+    /// As for [`Tokenization::encode_pair`], for the first one that fails.
     pub fn encode_texts(&self, texts: &[TextOrPair<'_>]) -> Result<Vec<Encoding>> {
         let encode = |text: &TextOrPair<'_>| match *text {
             TextOrPair::Text(text) => self.encode(text),
@@ -174,7 +174,7 @@ impl Tokenization {
         self.pipeline.tokenize(text).map_err(failure)
     }
 
-    /// The first tokens of `text`: all of them, or more than `room`, each as it is in the whole text up to there.
+    /// The first tokens of `text`: all, or more than `room`, each the same as when tokenizing the whole text.
     fn tokenize_start(&self, text: &str, room: usize) -> Result<tokenizers::Encoding> {
         let Some(mut prefix) = self.prefixes.as_ref().and_then(|prefixes| prefixes.of(text, room)) else {
             return self.tokenize(text);
@@ -193,7 +193,7 @@ impl Tokenization {
         mut text_pair: Option<tokenizers::Encoding>,
         truncated: bool,
     ) -> Result<Encoding> {
-        // What was cut off would be framed, too.
+        // Otherwise the truncated parts would get special tokens too.
         for encoding in std::iter::once(&mut text).chain(&mut text_pair) {
             encoding.take_overflowing();
         }
@@ -201,7 +201,7 @@ impl Tokenization {
         let input_ids = encoding.get_ids().to_vec();
         if let Some(id) = input_ids.iter().find(|&&id| id as usize >= self.vocab_size) {
             bail!(
-                "the tokenizer gives the id {id}, but config.json's vocab_size is {}: the files do not belong together",
+                "the tokenizer returned the id {id}, but config.json's vocab_size is {}: the files do not belong together",
                 self.vocab_size
             );
         }
@@ -215,12 +215,12 @@ fn failure(error: tokenizers::Error) -> anyhow::Error {
     anyhow!("cannot tokenize: {error}")
 }
 
-/// Counts what the tokenizer adds to an empty text, or to two.
+/// The number of special tokens around an empty text, or two.
 fn special_token_count(pipeline: &Pipeline, files: &CheckpointFiles, is_pair: bool) -> Result<usize> {
     let empty = || pipeline.tokenize("");
     let framed =
         tokenizer_json::quietly(|| pipeline.frame_encodings(empty()?, if is_pair { Some(empty()?) } else { None }));
-    let framed = framed.with_context(|| format!("the tokenizer in {files} panics: its tokenizer.json is damaged"))?;
+    let framed = framed.with_context(|| format!("the tokenizer in {files} panicked: its tokenizer.json is damaged"))?;
     Ok(framed.map_err(failure).with_context(|| format!("the tokenizer in {files} is not usable"))?.len())
 }
 
@@ -232,7 +232,7 @@ fn max_length(
 ) -> Result<usize> {
     let limit = match asked {
         Some(asked) => {
-            ensure!(asked <= longest, "a maximum length of {asked} tokens is more than the model takes: {longest}");
+            ensure!(asked <= longest, "a maximum length of {asked} tokens exceeds the model's limit of {longest}");
             asked
         }
         None => settings.model_max_length.unwrap_or(longest).min(longest),
@@ -243,6 +243,6 @@ fn max_length(
 
 fn no_room(limit: usize, special_tokens: usize) -> String {
     format!(
-        "a maximum length of {limit} tokens leaves no room for text beside the {special_tokens} special tokens: use more"
+        "a maximum length of {limit} tokens leaves no room for text in addition to {special_tokens} special tokens; increase it"
     )
 }

@@ -1,4 +1,4 @@
-//! A tokenizer of either kind behind one set of calls: the tokenizers crate's own, or one around a SentencePiece model.
+//! One interface to both kinds of tokenizers: the tokenizers crate's own, and one around a SentencePiece model.
 
 use super::kind::{Framing, Kind};
 use super::sentencepiece::{self, Ids, Preparation, SentencePieceTokenizer};
@@ -10,13 +10,13 @@ use tokenizers::processors::bert::BertProcessing;
 use tokenizers::processors::roberta::RobertaProcessing;
 use tokenizers::{AddedToken, Encoding, PostProcessorWrapper, Tokenizer};
 
-/// The tokenizer of a checkpoint, its truncation and padding off.
+/// The tokenizer of a checkpoint, without truncation and padding.
 pub(super) enum Pipeline {
     Library(Box<Tokenizer>),
     SentencePiece(Box<SentencePieceTokenizer>),
 }
 
-/// Evaluates an expression with whichever tokenizer it is.
+/// Evaluates an expression with either tokenizer.
 macro_rules! either {
     ($pipeline:expr, $tokenizer:ident => $call:expr) => {
         match $pipeline {
@@ -27,17 +27,17 @@ macro_rules! either {
 }
 
 impl Pipeline {
-    /// Of tokenizer.json, else of the files of the kind that the checkpoint's tokenizer is of.
+    /// Loads tokenizer.json, or else the files of the checkpoint's kind of tokenizer.
     ///
     /// # Errors
-    /// If there is no tokenizer, or a file is damaged or says what is not supported; the message names the file.
+    /// If there is no tokenizer, or a file is damaged or unsupported; the message names the file.
     pub(super) fn load(files: &CheckpointFiles, settings: &TokenizerConfig, model_type: &str) -> Result<Pipeline> {
         if let Some(file) = files.find("tokenizer.json") {
             let mut tokenizer = tokenizer_json::parse(&file.read(MAX_FILE_SIZE)?)
                 .with_context(|| format!("{file} is not a usable tokenizer"))?;
             wordpiece::apply_settings(&mut tokenizer, settings)?;
             byte_level_bpe::apply_settings(&mut tokenizer, settings)?;
-            // The file's own tokens stay as it has them.
+            // The file's own tokens keep their settings.
             let known = tokenizer.get_added_tokens_decoder();
             let is_new = |token: &&ListedToken| !known.values().any(|known| known.content == token.content);
             let new: Vec<&ListedToken> = settings.listed_tokens.iter().filter(is_new).collect();
@@ -53,7 +53,7 @@ impl Pipeline {
             let is_listed = settings.listed_tokens.iter().any(|listed| listed.content == *content);
             ensure!(
                 is_listed || pipeline.token_to_id(content).is_some(),
-                "the special token {content} is missing in {} of {files}: the file is cut or of another model",
+                "the special token {content} is missing in {} of {files}: the file is cut off or belongs to another model",
                 kind.files().join(" and ")
             );
         }
@@ -63,22 +63,22 @@ impl Pipeline {
         Ok(pipeline)
     }
 
-    /// The tokens of a text, none added.
+    /// The tokens of a text, without special tokens.
     pub(super) fn tokenize(&self, text: &str) -> tokenizers::Result<Encoding> {
         either!(self, tokenizer => tokenizer.encode_fast(text, false))
     }
 
-    /// Adds what frames a text or a pair.
+    /// Adds the special tokens around a text or a pair.
     pub(super) fn frame_encodings(&self, text: Encoding, text_pair: Option<Encoding>) -> tokenizers::Result<Encoding> {
         either!(self, tokenizer => tokenizer.post_process(text, text_pair, true))
     }
 
-    /// Tokens, added ones included.
+    /// Number of tokens, including added ones.
     pub(super) fn vocab_size(&self) -> usize {
         either!(self, tokenizer => tokenizer.get_vocab_size(true))
     }
 
-    /// The added tokens, special and other.
+    /// The added tokens, special or not.
     pub(super) fn added_tokens(&self) -> Vec<AddedToken> {
         either!(self, tokenizer => tokenizer.get_added_tokens_decoder().into_values().collect())
     }
@@ -89,21 +89,21 @@ impl Pipeline {
 
     fn add(&mut self, mut tokens: Vec<AddedToken>) -> Result<()> {
         if let Pipeline::SentencePiece(_) = self {
-            // A normalized token would be looked for with the space that SentencePiece writes before a text.
+            // A normalized token would be searched for with the space that SentencePiece adds before a text.
             tokens.iter_mut().for_each(|token| token.normalized = false);
         }
         let added = either!(self, tokenizer => tokenizer.add_tokens(tokens));
-        added.map_err(|e| anyhow!("cannot add the tokens beside the vocabulary: {e}")).map(drop)
+        added.map_err(|e| anyhow!("cannot add the tokens outside the vocabulary: {e}")).map(drop)
     }
 
-    /// Refuses ids of the listed tokens that the tokenizer does not give them: they stand in the vocabulary already, or
-    /// leave a gap behind it.
+    /// Refuses listed tokens whose ids differ from those in the tokenizer, because the vocabulary already has the token
+    /// or there is a gap after it.
     fn check_listed(&self, listed: &[&ListedToken]) -> Result<()> {
         for ListedToken { id, content, origin, .. } in listed {
             let found = self.token_to_id(content);
             ensure!(
                 found == Some(*id),
-                "{origin} gives the token {content:?} the id {id}, but by the vocabulary it is {}: the files do not \
+                "{origin} gives the token {content:?} the id {id}, but in the vocabulary it is {}: the files do not \
                  belong together",
                 found.map_or("none".to_owned(), |found| found.to_string())
             );
@@ -127,7 +127,7 @@ impl Pipeline {
     }
 }
 
-/// The special tokens by the names of the settings.
+/// The special tokens by their names in the settings.
 struct SpecialTokens(Vec<(&'static str, AddedToken)>);
 
 impl SpecialTokens {
@@ -137,7 +137,7 @@ impl SpecialTokens {
     }
 }
 
-/// The kind's special tokens with what the settings say of them.
+/// The kind's special tokens with their settings.
 fn special_tokens(kind: Kind, settings: &TokenizerConfig) -> Result<SpecialTokens> {
     let listed = |content: &str| settings.listed_tokens.iter().find(|token| token.content == content);
     let tokens = kind.special_tokens().map(|(name, default)| {
@@ -148,7 +148,7 @@ fn special_tokens(kind: Kind, settings: &TokenizerConfig) -> Result<SpecialToken
     Ok(SpecialTokens(tokens.collect::<Result<_>>()?))
 }
 
-/// All tokens beside the vocabulary: the listed ones by id, then the special ones that are not among them.
+/// All tokens outside the vocabulary: the listed ones by id, then the special ones that are not listed.
 fn tokens_to_add(kind: Kind, settings: &TokenizerConfig, special: &SpecialTokens) -> Result<Vec<AddedToken>> {
     let special = special.0.iter().map(|(_, token)| token);
     let listed = settings.listed_tokens.iter();
@@ -184,7 +184,7 @@ fn build(kind: Kind, files: &CheckpointFiles, settings: &TokenizerConfig, specia
     built.with_context(|| format!("cannot build a tokenizer of {} in {files}", kind.files().join(" and ")))
 }
 
-/// What each class of transformers that has a SentencePiece model does beside it.
+/// What each SentencePiece-based class of transformers does in addition to the model.
 fn sentencepiece_settings(kind: Kind, settings: &TokenizerConfig) -> Result<sentencepiece::Settings> {
     let flag = |name, default| Ok::<bool, anyhow::Error>(settings.flag(name)?.unwrap_or(default));
     let (ids, preparation) = match kind {

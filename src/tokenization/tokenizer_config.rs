@@ -1,4 +1,4 @@
-//! The settings beside a vocabulary: tokenizer_config.json, special_tokens_map.json and added_tokens.json.
+//! The settings of a tokenizer: tokenizer_config.json, special_tokens_map.json and added_tokens.json.
 
 use crate::checkpoint::files::CheckpointFiles;
 use anyhow::{anyhow, ensure, Context, Result};
@@ -9,18 +9,18 @@ use tokenizers::AddedToken;
 /// The longest file in bytes: some list thousands of added tokens.
 const MAX_FILE_SIZE: usize = 16 << 20;
 
-/// What the files say. Any of them may be absent.
+/// What the files say. Each may be missing.
 pub(super) struct TokenizerConfig {
     config: Object,
     special_tokens_map: Object,
     class: Option<String>,
-    /// In tokens; absent, or "no limit" (transformers writes 1e30), is `None`.
+    /// In tokens; `None` if absent or "no limit" (transformers writes 1e30).
     pub(super) model_max_length: Option<usize>,
-    /// At which end a text that is too long loses tokens.
+    /// The end at which a text that is too long is cut.
     pub(super) truncation_side: TruncationDirection,
-    /// Whether `model_input_names` leaves the token types out, so that the model gets none.
+    /// Whether `model_input_names` leaves out the token types, so the model gets none.
     pub(super) without_token_types: bool,
-    /// The tokens beside the vocabulary, by id.
+    /// The tokens outside the vocabulary, by id.
     pub(super) listed_tokens: Vec<ListedToken>,
 }
 
@@ -36,7 +36,7 @@ pub(super) struct ListedToken {
 }
 
 impl ListedToken {
-    /// The token as it is listed; if no settings are, `special`, or one without any.
+    /// The token as listed; without settings in the list, `special`, or a token with default settings.
     pub(super) fn or_plain(&self, special: Option<&AddedToken>) -> AddedToken {
         let token = self.token.as_ref().or(special).cloned();
         token.unwrap_or_else(|| AddedToken::from(&*self.content, false))
@@ -47,8 +47,8 @@ impl TokenizerConfig {
     /// Reads the files.
     ///
     /// # Errors
-    /// If a file is there but does not parse, or a field that every tokenizer needs has the wrong type; the message
-    /// names both.
+    /// If a file exists but does not parse, or a field that every tokenizer needs has the wrong type; the message names
+    /// both.
     pub(super) fn load(files: &CheckpointFiles) -> Result<TokenizerConfig> {
         let config = Object::load(files, "tokenizer_config.json")?;
         let added_tokens = Object::load(files, "added_tokens.json")?;
@@ -82,10 +82,10 @@ impl TokenizerConfig {
         value.as_bool().map(Some).ok_or_else(|| self.config.fault(name, "true or false"))
     }
 
-    /// Refuses a setting that changes the ids and is not supported, unless it has its usual value.
+    /// Refuses a setting that is not supported and changes the ids, unless it has its usual value.
     ///
     /// # Errors
-    /// If it is there with another value; the message names the file and the field.
+    /// If it has another value; the message names the file and the field.
     pub(super) fn demand(&self, name: &str, usual: bool) -> Result<()> {
         ensure!(
             self.flag(name)?.unwrap_or(usual) == usual,
@@ -96,7 +96,7 @@ impl TokenizerConfig {
         Ok(())
     }
 
-    /// The special token `name`: a string, or an object with its settings. tokenizer_config.json wins over
+    /// The special token `name`: a string, or an object with its settings. tokenizer_config.json overrides
     /// special_tokens_map.json.
     ///
     /// # Errors
@@ -110,7 +110,7 @@ impl TokenizerConfig {
         Ok(None)
     }
 
-    /// `additional_special_tokens`, or the name that transformers 5 has for it.
+    /// `additional_special_tokens`, or the name that transformers 5 uses for it.
     ///
     /// # Errors
     /// If it is not a list of tokens.
@@ -118,7 +118,7 @@ impl TokenizerConfig {
         for file in [&self.config, &self.special_tokens_map] {
             for name in ["additional_special_tokens", "extra_special_tokens"] {
                 let Some(value) = file.get(name) else { continue };
-                // transformers 4 has an object of names and tokens under the second name.
+                // In transformers 4 the second name is an object of names and tokens.
                 let values: Vec<&Value> = match value {
                     Value::Array(values) => values.iter().collect(),
                     Value::Object(values) => values.values().collect(),
@@ -132,8 +132,8 @@ impl TokenizerConfig {
     }
 }
 
-/// The tokens of added_tokens.json, and those of `added_tokens_decoder`, which transformers has written since 4.34 and which
-/// wins.
+/// The tokens of added_tokens.json and of `added_tokens_decoder`, which transformers writes since 4.34 and which
+/// overrides the former.
 fn listed_tokens(config: &Object, added_tokens: &Object) -> Result<Vec<ListedToken>> {
     let mut listed = std::collections::BTreeMap::new();
     for (content, value) in &added_tokens.fields {
@@ -183,8 +183,7 @@ impl Object {
         value.as_str().map(|text| Some(text.to_owned())).ok_or_else(|| self.fault(name, "a string"))
     }
 
-    /// A token: a string, or an object with `content` and settings, all of which may be absent. `special` is what a
-    /// token is that does not say so itself.
+    /// A token: a string, or an object with `content` and optional settings. `special` is the default for that setting.
     fn token(&self, value: &Value, special: bool) -> Option<AddedToken> {
         if let Some(content) = value.as_str() {
             return Some(AddedToken::from(content, special));
@@ -202,13 +201,13 @@ impl Object {
         Some(token)
     }
 
-    /// A length in tokens. transformers writes "no limit" as 1e30, hence float64 first.
+    /// A length in tokens. transformers writes "no limit" as 1e30, so it is parsed as float64.
     fn length(&self, name: &str) -> Result<Option<usize>> {
         let Some(value) = self.get(name) else { return Ok(None) };
         match value.as_f64() {
             Some(length) if length >= 1e9 => Ok(None),
             Some(length) if length >= 1.0 && length.fract() == 0.0 => Ok(Some(length as usize)),
-            _ => Err(self.fault(name, "a whole number of tokens from 1")),
+            _ => Err(self.fault(name, "a whole number of tokens, at least 1")),
         }
     }
 }
@@ -250,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_beside_the_vocabulary_are_listed_by_id() {
+    fn tokens_outside_the_vocabulary_are_listed_by_id() {
         let config = load(&[
             ("added_tokens.json", r#"{"[MASK]": 9, "new": 7}"#),
             (

@@ -1,5 +1,5 @@
-//! `tokenizer.json`, read with the tokenizers crate, which unwraps in places where the file is at fault: what makes it
-//! panic is looked for first, and a panic that is left becomes an error.
+//! `tokenizer.json`, read with the tokenizers crate, which panics on some invalid files. Known causes are checked
+//! first, and any remaining panic becomes an error.
 
 use super::sentencepiece::Charsmap;
 use anyhow::{anyhow, bail, Context, Result};
@@ -12,7 +12,7 @@ use std::panic::{catch_unwind, set_hook, take_hook, AssertUnwindSafe};
 use std::sync::{Mutex, PoisonError};
 use tokenizers::Tokenizer;
 
-/// As much of the file as is checked. Reading it checks the syntax of the rest.
+/// The checked part of the file. Reading it also checks the syntax of the rest.
 #[derive(Deserialize)]
 struct Outline {
     #[serde(rename = "model")]
@@ -21,7 +21,7 @@ struct Outline {
     post_processor: Option<Value>,
 }
 
-/// The model's settings, its large parts not kept.
+/// The model's settings, without its large parts.
 #[derive(Deserialize)]
 struct Model {
     #[serde(rename = "vocab")]
@@ -32,13 +32,13 @@ struct Model {
     _settings: HashMap<String, Value>,
 }
 
-/// Reads the file's content, but for its padding and truncation.
+/// Parses the file's content, without its padding and truncation.
 ///
 /// # Errors
-/// If it is not a tokenizer; the message says why, the caller knows the file.
+/// If it is not a tokenizer; the message says why, and the caller adds the file.
 pub(super) fn parse(json: &[u8]) -> Result<Tokenizer> {
     let text = std::str::from_utf8(json).context("it is not UTF-8")?;
-    let outline: Outline = serde_json::from_str(text).context("it is not the JSON of a tokenizer")?;
+    let outline: Outline = serde_json::from_str(text).context("it is not a tokenizer's JSON")?;
     if let Some(post_processor) = &outline.post_processor {
         check_template(post_processor)?;
     }
@@ -47,14 +47,14 @@ pub(super) fn parse(json: &[u8]) -> Result<Tokenizer> {
     }
     let parsed = quietly(|| Tokenizer::from_bytes(text)).context("it is damaged")?;
     let mut tokenizer = parsed.map_err(|e| anyhow!("this version cannot read it: {e}"))?;
-    // What it was trained or served with; the limits are ours.
+    // These are from training or serving; this program sets its own limits.
     tokenizer.with_padding(None);
     tokenizer.with_truncation(None).map_err(|e| anyhow!("its truncation cannot be reset: {e}"))?;
     Ok(tokenizer)
 }
 
-/// Catches a panic of `work`, and keeps it off standard error: the caller reports it in words. Panics of other threads are
-/// not reported for as long as that takes, which is while nothing but reading input runs beside it.
+/// Catches a panic of `work` and keeps it off standard error: the caller reports it. Panics of other threads are not
+/// reported meanwhile either, but only reading input runs at the same time.
 ///
 /// # Errors
 /// If `work` panics.
@@ -65,10 +65,10 @@ pub(super) fn quietly<T>(work: impl FnOnce() -> T) -> Result<T> {
     set_hook(Box::new(|_| {}));
     let outcome = catch_unwind(AssertUnwindSafe(work));
     set_hook(hook);
-    outcome.map_err(|_| anyhow!("the tokenizers library panics"))
+    outcome.map_err(|_| anyhow!("the tokenizers library panicked"))
 }
 
-/// Every special token that a template writes must be among those that it defines.
+/// Every special token used in a template must be defined.
 fn check_template(post_processor: &Value) -> Result<()> {
     for inner in post_processor["processors"].as_array().into_iter().flatten() {
         check_template(inner)?;
@@ -76,13 +76,13 @@ fn check_template(post_processor: &Value) -> Result<()> {
     let pieces = ["single", "pair"].iter().filter_map(|name| post_processor[name].as_array()).flatten();
     for id in pieces.filter_map(|piece| piece["SpecialToken"]["id"].as_str()) {
         if post_processor["special_tokens"].get(id).is_none() {
-            bail!("post_processor writes the token {id}, which its special_tokens do not define");
+            bail!("post_processor uses the token {id}, which is not in its special_tokens");
         }
     }
     Ok(())
 }
 
-/// A damaged character map panics, or asks for more memory than there is.
+/// A damaged character map panics, or requests more memory than there is.
 fn check_charsmaps(normalizer: &Value) -> Result<()> {
     for inner in normalizer["normalizers"].as_array().into_iter().flatten() {
         check_charsmaps(inner)?;
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_on_which_the_library_panics_are_errors() {
+    fn files_that_make_the_library_panic_are_errors() {
         let sound = String::from_utf8(BUILTIN.to_vec()).unwrap();
         for (from, to) in [
             ("\"max_input_chars_per_word\": 100", "\"max_input_chars_per_word\": 1e400"),

@@ -1,4 +1,4 @@
-//! WordPiece: `vocab.txt`, as BERT, DistilBERT, ELECTRA and MPNet have it, and BERT's normalizer.
+//! WordPiece: `vocab.txt`, used by BERT, DistilBERT, ELECTRA and MPNet, and BERT's normalizer.
 
 use super::tokenizer_config::TokenizerConfig;
 use ahash::AHashMap;
@@ -8,7 +8,7 @@ use tokenizers::normalizers::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::{NormalizerWrapper, Tokenizer};
 
-/// Builds the tokenizer, still without special tokens: one word piece a line, the line's number (from 0) its id.
+/// Builds the tokenizer without special tokens: one word piece per line, whose id is the line number, from 0.
 ///
 /// # Errors
 /// If the file is not UTF-8, is empty, or lacks the unknown token.
@@ -17,7 +17,7 @@ pub(super) fn build(vocab: &[u8], unknown: &str, settings: &TokenizerConfig) -> 
     let pieces = parse(vocab)?;
     ensure!(
         pieces.contains_key(unknown),
-        "the special token {unknown} is missing: the file is cut or of another model"
+        "the special token {unknown} is missing: the file is cut off or belongs to another model"
     );
     let model = WordPiece::builder()
         .vocab(pieces)
@@ -30,17 +30,17 @@ pub(super) fn build(vocab: &[u8], unknown: &str, settings: &TokenizerConfig) -> 
     Ok(tokenizer)
 }
 
-/// What tokenizer_config.json says about BERT's normalizer wins over tokenizer.json, as in transformers.
+/// Applies the normalizer settings of tokenizer_config.json, which override tokenizer.json as in transformers.
 ///
 /// # Errors
-/// If a setting is neither true nor false, or the tokenizer cannot normalize its added tokens anew.
+/// If a setting is neither true nor false, or the tokenizer cannot normalize its added tokens again.
 pub(super) fn apply_settings(tokenizer: &mut Tokenizer, settings: &TokenizerConfig) -> Result<()> {
     let Some(NormalizerWrapper::BertNormalizer(before)) = tokenizer.get_normalizer() else { return Ok(()) };
     let after = normalizer(settings, before)?;
     set_normalizer(tokenizer, after)
 }
 
-/// BERT's normalizer by the settings, and by `default` for those that are not there.
+/// BERT's normalizer with the given settings; missing ones come from `default`.
 fn normalizer(settings: &TokenizerConfig, default: &BertNormalizer) -> Result<BertNormalizer> {
     Ok(BertNormalizer::new(
         default.clean_text,
@@ -54,9 +54,9 @@ fn set_normalizer(tokenizer: &mut Tokenizer, normalizer: BertNormalizer) -> Resu
     tokenizer.with_normalizer(Some(normalizer)).map_err(|e| anyhow!("cannot set the normalizer: {e}")).map(drop)
 }
 
-/// The pieces and their ids, as transformers' `BertTokenizer` reads them (by `WordPiece::read_file` of tokenizers): white
-/// space at the end of a line is no part of the piece, a repeated piece has the id of its last line, and an empty line is
-/// an empty piece, which no text has but which counts.
+/// The pieces and their ids, read like transformers' `BertTokenizer` (`WordPiece::read_file` of tokenizers): white
+/// space at the end of a line is ignored, a repeated piece has the id of its last line, and an empty line is an empty
+/// piece, which occurs in no text but counts.
 fn parse(vocab: &[u8]) -> Result<AHashMap<String, u32>> {
     let text = std::str::from_utf8(vocab).context("it is not UTF-8")?;
     ensure!(!text.is_empty(), "it is empty");

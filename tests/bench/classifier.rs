@@ -1,10 +1,10 @@
-//! The whole classifier, from texts to predictions: sentences a second for each level of CPU kernels and each arithmetic
-//! that it has instructions for, many texts at once and one at a time, and tokenization's share of the time.
+//! The whole classifier, from texts to predictions: sentences per second for each level of CPU kernels and each
+//! arithmetic that it has instructions for, with many texts at once and one at a time, and the share of tokenization.
 //!
 //!     cargo bench --bench classifier [-- MODEL [FILE]]
 //!
-//! MODEL is a local checkpoint, by default the embedded model; FILE has a text a line, by default made-up ones.
-//! `AGNEWS_CPU` picks one level, or `candle`, the stock baseline: candle's own operations.
+//! MODEL is a local checkpoint, by default the embedded model; FILE has one text per line, by default generated ones.
+//! `AGNEWS_CPU` selects one level, or `candle` for candle's own operations, the baseline.
 
 use agnews::checkpoint::hub::{Hub, HubOptions};
 use agnews::checkpoint::{Checkpoint, CheckpointSpec};
@@ -15,9 +15,9 @@ use anyhow::{Error, Result};
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-/// How long each figure is measured, after a first run that warms the model up.
+/// Duration of each measurement, after a first run that warms up the model.
 const PERIOD: Duration = Duration::from_secs(2);
-/// Texts that are classified in one call.
+/// Number of texts per call.
 const MANY: usize = 128;
 
 fn main() -> Result<()> {
@@ -61,7 +61,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// The median of the seconds that `work` takes, run until the period is over.
+/// The median duration of `work` in seconds, repeated until the period is over.
 fn median(mut work: impl FnMut() -> Result<()>) -> Result<f64> {
     work()?;
     let start = Instant::now();
@@ -75,7 +75,7 @@ fn median(mut work: impl FnMut() -> Result<()>) -> Result<f64> {
     Ok(seconds[seconds.len() / 2])
 }
 
-/// A text of 20 to 60 words, of which no two are alike.
+/// A text of 20 to 60 words, all of them different.
 fn made_up(number: usize) -> String {
     const WORDS: [&str; 23] = [
         "the",

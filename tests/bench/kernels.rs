@@ -1,6 +1,6 @@
-//! The CPU kernels on the shapes of BERT-base and of small models: GFLOP/s of one thread, and the share of what the
-//! processor reaches when it does nothing but multiply and add. `AGNEWS_CPU` picks one level; a word on the command
-//! line picks the lines that contain it.
+//! The CPU kernels on the shapes of BERT-base and of small models: GFLOP/s of one thread, and the fraction of the
+//! processor's peak at multiplying and adding. `AGNEWS_CPU` selects one level; a word on the command line selects the
+//! lines that contain it.
 
 use agnews::kernels::{
     self, peak, Activation, Attention, Combined, LayerNorm, Level, Linear, PackedWeight, Parallelism, Positions,
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 const SHAPES: [(usize, usize); 6] = [(768, 768), (768, 2304), (768, 3072), (3072, 768), (384, 384), (128, 512)];
 /// Of BERT-base.
 const LAYERS: usize = 12;
-/// Tokens of a batch, and who multiplies them; 53 is one text of middle length.
+/// Tokens of a batch, and the threads that multiply them; 53 is one text of medium length.
 const ROWS: [(usize, Parallelism); 7] = [
     (1, Parallelism::Single),
     (16, Parallelism::Single),
@@ -25,7 +25,7 @@ const ROWS: [(usize, Parallelism); 7] = [
     (16, Parallelism::Pool),
     (53, Parallelism::Pool),
 ];
-/// How long each line is measured.
+/// Duration of each measurement.
 const PERIOD: Duration = Duration::from_millis(200);
 
 fn main() -> std::io::Result<()> {
@@ -50,7 +50,7 @@ fn main() -> std::io::Result<()> {
     Ok(())
 }
 
-/// Floating-point operations a second in the best of many runs; `work` gives the operations of one.
+/// Floating-point operations per second in the best of many runs; `work` returns the number of operations of one.
 fn best(work: impl Fn() -> u64) -> f64 {
     let start = Instant::now();
     let mut best = 0.0f64;
@@ -85,12 +85,12 @@ fn numbers(n: usize) -> Vec<f32> {
     (0..n).map(|i| ((i * 7919 % 1000) as f32 - 500.0) / 1000.0).collect()
 }
 
-/// Weights of [`LAYERS`] layers in turn, as in a model: they come from memory, not from a cache.
+/// The weights of [`LAYERS`] layers in turn, as in a model, so they come from memory rather than a cache.
 fn linear(report: &Report, precision: Precision) -> std::io::Result<()> {
     for (k, out) in SHAPES {
         let (weight, bias) = (numbers(k * out), numbers(out));
         let activation = if out > k { Activation::Gelu } else { Activation::Identity };
-        // As the model has them once it is warm.
+        // As in a warm model.
         let is_packed = PackedWeight::is_of_use(report.level, precision);
         let stored = vec![weight; if is_packed { 1 } else { LAYERS }];
         let pack = |_| PackedWeight::new(report.level, precision, out, &stored[0]);
@@ -155,7 +155,7 @@ fn layer_norm(report: &Report) -> std::io::Result<()> {
         let norm = LayerNorm { weight: &weight, bias: &weight, eps: 1e-12 };
         report.line(&format!("layer norm of {hidden}, 256 rows"), || {
             black_box(kernels::layer_norm(report.level, Parallelism::Single, norm, &x, Some(&x)));
-            // An addition for the residual, one for the mean, three for the variance, four for the result.
+            // One addition for the residual, one for the mean, three for the variance, four for the result.
             9 * 256 * hidden as u64
         })?;
     }

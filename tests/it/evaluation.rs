@@ -1,4 +1,4 @@
-//! The figures of an evaluation against scikit-learn's and scipy's, on the same predictions.
+//! Compares the metrics of an evaluation to scikit-learn's and scipy's, on the same predictions.
 
 use agnews::checkpoint::config::ScoreFunction;
 use agnews::evaluation::classes::Metrics;
@@ -12,9 +12,9 @@ const LABEL_SETS: &str = include_str!("../fixtures/evaluation/label_sets.jsonl")
 const VALUES: &str = include_str!("../fixtures/evaluation/values.jsonl");
 const EXPECTED: &str = include_str!("../fixtures/evaluation/expected.json");
 
-/// A few roundings of float64 apart, whatever the order of the sums.
+/// Allows a few float64 roundings, whatever the order of the sums.
 const TOLERANCE: f64 = 1e-9;
-/// scikit-learn takes logarithms and their sum in float32 where the scores are: 2^-24 relative for each step.
+/// scikit-learn computes and adds logarithms in float32 if the scores are float32: 2^-24 relative per step.
 const FLOAT32_TOLERANCE: f64 = 1e-6;
 
 fn prediction(scores: &[f32]) -> Prediction {
@@ -28,7 +28,7 @@ fn names(labels: usize) -> Vec<String> {
     (0..labels).map(|id| format!("class {id}")).collect()
 }
 
-/// Gold label and scores of the texts of one case.
+/// Gold labels and scores of the texts of one case.
 fn texts(lines: &'static str, case: &str) -> Vec<(String, Vec<f32>)> {
     let lines = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let scores = |line: &Value| -> Vec<f32> {
@@ -37,7 +37,7 @@ fn texts(lines: &'static str, case: &str) -> Vec<(String, Vec<f32>)> {
     lines.filter(|line| line["case"] == case).map(|line| (line["gold"].to_string(), scores(&line))).collect()
 }
 
-/// The figures of one case of `predictions.jsonl`; only scores of at least `min_score` are answers.
+/// The metrics of one case of `predictions.jsonl`; only scores of at least `min_score` count as answers.
 fn evaluate(case: &str, classes: usize, min_score: f32) -> Metrics {
     let mut evaluation = Evaluation::of_classes(&names(classes), 0, ScoreFunction::Softmax);
     for (gold, scores) in texts(PREDICTIONS, case) {
@@ -74,7 +74,7 @@ fn assert_close(case: &str, what: &str, ours: f64, theirs: &Value, tolerance: f6
 }
 
 #[test]
-fn figures_equal_those_of_scikit_learn() {
+fn metrics_equal_scikit_learns() {
     let expected: Value = serde_json::from_str(EXPECTED).unwrap();
     let cases = expected["classes"].as_object().unwrap();
     assert!(cases.len() >= 4, "{} cases", cases.len());
@@ -116,7 +116,7 @@ fn figures_equal_those_of_scikit_learn() {
 }
 
 #[test]
-fn figures_of_label_sets_equal_those_of_scikit_learn() {
+fn metrics_of_label_sets_equal_scikit_learns() {
     let expected: Value = serde_json::from_str(EXPECTED).unwrap();
     let cases = expected["label_sets"].as_object().unwrap();
     assert!(cases.len() >= 2, "{} cases", cases.len());
@@ -137,7 +137,7 @@ fn figures_of_label_sets_equal_those_of_scikit_learn() {
 }
 
 #[test]
-fn figures_of_values_equal_those_of_scipy() {
+fn metrics_of_values_equal_scipys() {
     let expected: Value = serde_json::from_str(EXPECTED).unwrap();
     let cases = expected["values"].as_object().unwrap();
     assert!(cases.len() >= 3, "{} cases", cases.len());
@@ -166,7 +166,7 @@ fn figures_of_values_equal_those_of_scipy() {
     }
 }
 
-/// The fixture has what it is there for: a class that is never predicted and one that is never gold.
+/// The fixture covers its purpose: a class that is never predicted and one that is never gold.
 #[test]
 fn the_mixed_case_has_empty_rows_and_columns() {
     let counts = evaluate("mixed", 5, 0.0).per_class.counts;

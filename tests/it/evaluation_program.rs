@@ -1,4 +1,4 @@
-//! The evaluation as the program tells it: from a file with gold labels to figures and reports.
+//! Evaluation through the program: from a file with gold labels to metrics and reports.
 
 use crate::harness::{builtin, Agnews, Outcome};
 use serde_json::Value;
@@ -38,7 +38,7 @@ fn report(data: &Data, name: &str, prepare: impl FnOnce(Agnews) -> Agnews) -> (S
 }
 
 #[test]
-fn the_evaluation_follows_the_results_or_stands_alone() {
+fn the_evaluation_is_printed_after_the_results_or_alone() {
     let results = "1\tSports\n0\tWorld\n2\tBusiness\n3\tSci/Tech\n1\tSports\n1\tSports\n";
     let told = [
         "80.00 % (95 % interval",
@@ -52,11 +52,15 @@ fn the_evaluation_follows_the_results_or_stands_alone() {
 }
 
 #[test]
-fn what_cannot_be_compared_is_counted_and_left_out() {
+fn records_that_cannot_be_compared_are_counted_and_left_out() {
     let data = data("1,,\n9,The keeper,saved a penalty\n1,two fields\n");
     let outcome = evaluating(&data).run().code_is(1);
     assert_eq!(outcome.stdout.lines().count(), 9);
-    assert_eq!(outcome.stdout.lines().nth(7), Some("1\tSports"), "an unknown gold label is no fault of the text");
+    assert_eq!(
+        outcome.stdout.lines().nth(7),
+        Some("1\tSports"),
+        "an unknown gold label does not affect the prediction"
+    );
     outcome.tells(&[
         "test.csv, line 9: the gold label \"9\" is not one of the model's 4 labels",
         "or an id from 1 to 4",
@@ -75,7 +79,7 @@ fn a_minimum_score_gives_coverage_and_selective_accuracy() {
     let (json, outcome) = report(&data(""), "report.json", |agnews| agnews.args(["--min-score", "0.9"]));
     outcome.success().prints_parts(&["coverage", "selective accuracy"]);
     let report: Value = serde_json::from_str(&json).unwrap();
-    // The accuracy still speaks of all texts.
+    // The accuracy still covers all texts.
     assert_eq!(report["accuracy"]["value"], 0.8);
     let records = evaluating(&data("")).args(["--format", "jsonl"]).run().success().stdout;
     let answers = [(1, 0), (0, 1), (2, 2), (0, 3), (1, 4)].into_iter().filter_map(|(gold, line)| {
@@ -90,14 +94,14 @@ fn a_minimum_score_gives_coverage_and_selective_accuracy() {
 }
 
 #[test]
-fn ids_that_count_from_one_are_noticed() {
+fn ids_that_start_at_one_are_noticed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("test.csv");
     let rows: String = (1..=4).map(|id| format!("{id},The striker scored twice.\n")).collect();
     std::fs::write(&path, format!("gold,text\n{rows}")).unwrap();
     let run = |args: &[&str]| builtin().arg("-f").arg(&path).args(["--label-field", "gold"]).args(args).run();
     let outcome = run(&["--no-results"]).code_is(1).prints("");
-    outcome.tells(&["the gold labels seem to be ids that count from 1, not from 0; try --first-label-id 1"]);
+    outcome.tells(&["the gold labels seem to be ids that start at 1, not 0; try --first-label-id 1"]);
     run(&["--no-results", "--first-label-id", "1"]).success();
 }
 
@@ -111,7 +115,7 @@ fn nothing_to_compare_is_an_error() {
 }
 
 #[test]
-fn the_json_report_has_what_the_records_say() {
+fn the_json_report_agrees_with_the_records() {
     let data = data("");
     let (json, outcome) = report(&data, "report.json", |agnews| agnews);
     outcome.success();
@@ -122,7 +126,7 @@ fn the_json_report_has_what_the_records_say() {
     assert_eq!(report["left_out"]["no_gold_label"], 1);
     assert_eq!(report["confusion_matrix"][0], serde_json::json!([1, 0, 0, 1]));
     assert_eq!(report["classes"][3]["label"], "Sci/Tech");
-    // The same sums from the records themselves.
+    // Compute the same sums from the records.
     let records = evaluating(&data).args(["--format", "jsonl", "-k", "4"]).run().success().stdout;
     let gold = [1, 0, 2, 0, 1];
     let mut loss = 0.0;
@@ -139,7 +143,7 @@ fn the_json_report_has_what_the_records_say() {
 }
 
 #[test]
-fn a_report_that_cannot_be_written_is_told_before_the_model_is_loaded() {
+fn a_report_that_cannot_be_written_is_an_error_before_the_model_is_loaded() {
     let data = data("");
     let outcome = evaluating(&data).args(["--report", "/nonexistent/report.html"]).run().code_is(1).prints("");
     outcome.tells(&["/nonexistent/report.html"]);

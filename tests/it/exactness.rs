@@ -1,4 +1,4 @@
-//! Token ids and logits against transformers' (tests/fixtures/generate.py wrote them).
+//! Compares token ids and logits to transformers' (written by tests/fixtures/generate.py).
 
 use crate::harness::fixture;
 use agnews::checkpoint::hub::{Hub, HubOptions};
@@ -9,10 +9,10 @@ use agnews::model::BackendChoice;
 use serde::Deserialize;
 use std::path::Path;
 
-/// Most that a float32 logit may differ from transformers'.
+/// The largest allowed difference of a float32 logit from transformers'.
 const TOLERANCE: f32 = 1e-4;
 
-/// Most that a logit may differ between a text alone and the text in a batch.
+/// The largest allowed difference of a logit between a text alone and in a batch.
 const BATCH_TOLERANCE: f32 = 1e-5;
 
 #[derive(Deserialize)]
@@ -50,7 +50,7 @@ fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
-/// Every limit that the reference was made with, in batches large and small.
+/// Tests every limit in the reference, in large and small batches.
 fn agrees_with_transformers(model: &str, reference: &Path) {
     let references = references(reference);
     assert!(references.len() >= 17);
@@ -105,7 +105,7 @@ fn every_level_agrees_with_transformers() {
     }
 }
 
-/// The precision that is taken if nothing is asked for, on every level that would take it.
+/// The default precision, on every level that uses it.
 #[test]
 fn three_products_of_bf16_agree_with_transformers() {
     for level in Level::ALL.into_iter().filter(|level| level.is_supported()) {
@@ -116,21 +116,21 @@ fn three_products_of_bf16_agree_with_transformers() {
     assert_eq!(Precision::exact_on(Level::Avx512Bf16), Precision::F32);
 }
 
-/// What a GPU runs, on the CPU.
+/// The operations that a GPU runs, on the CPU.
 #[test]
 fn candles_own_operations_agree_with_transformers() {
     let (difference, labels_agree) = compare(BackendChoice::candle());
     assert!(difference <= TOLERANCE && labels_agree, "off by {difference}");
-    // Every tensor is rounded to 8 bits of a fraction, the sums and the logits (up to 5.3 in size) among them.
+    // Every tensor is rounded to 8 fractional bits, including the sums and the logits (up to 5.3 in size).
     let bf16 = BackendChoice { precision: Some(Precision::Bf16), ..BackendChoice::candle() };
     let (difference, labels_agree) = compare(bf16);
     assert!(difference > TOLERANCE && difference <= 0.4 && labels_agree, "bf16: off by {difference}");
 }
 
-/// Rounding factors to 8 bits of a fraction costs a few parts in a thousand, on every level the same; to 256 places, a few
-/// in a hundred.
+/// Rounding factors to 8 fractional bits costs a few parts in a thousand, the same on every level; rounding to 256 grid
+/// points, a few percent.
 #[test]
-fn narrow_factors_give_the_labels_and_nearly_the_logits() {
+fn narrow_factors_keep_the_labels_and_nearly_the_logits() {
     for level in Level::ALL.into_iter().filter(|level| level.is_supported()) {
         for (precision, most) in [(Precision::Bf16, 0.05), (Precision::Int8, 0.5)] {
             let (difference, labels_agree) = compare(BackendChoice::kernels(level, precision));
@@ -140,7 +140,7 @@ fn narrow_factors_give_the_labels_and_nearly_the_logits() {
     }
 }
 
-/// The first text alone goes through the weights as they are stored, the second one packs them.
+/// The first text uses the weights as stored, the second one packs them.
 #[test]
 fn a_warm_model_gives_the_same_bits() {
     for precision in Precision::ALL {
@@ -153,7 +153,7 @@ fn a_warm_model_gives_the_same_bits() {
 }
 
 #[test]
-fn one_text_alone_gives_what_it_gives_inside_any_batch() {
+fn a_text_alone_gives_the_same_as_in_any_batch() {
     for (model, limit) in [("builtin".to_owned(), 512), (fixture("tiny").to_str().unwrap().to_owned(), 64)] {
         let references = references(&fixture("builtin/reference.jsonl"));
         let texts: Vec<&str> = references.iter().map(|row| row.text.as_str()).collect();
@@ -170,7 +170,7 @@ fn one_text_alone_gives_what_it_gives_inside_any_batch() {
 }
 
 #[test]
-fn truncation_is_known() {
+fn truncation_is_reported() {
     let classifier = load("builtin", 512, 1024);
     let fits = "word ".repeat(510);
     let long = "word ".repeat(511);
@@ -180,7 +180,7 @@ fn truncation_is_known() {
     assert_eq!(encodings[0].input_ids, encodings[1].input_ids);
 }
 
-/// The short cut for long texts must not change a single id.
+/// The shortcut for long texts must not change a single id.
 #[test]
 fn the_start_of_a_long_text_gives_the_ids_of_the_whole() {
     let classifier = load("builtin", 512, 1024);

@@ -1,8 +1,8 @@
-//! Every family of models against transformers, from token ids to logits (tests/fixtures/families/generate.py wrote the
-//! fixtures).
+//! Compares every model family to transformers, from token ids to logits (the fixtures were written by
+//! tests/fixtures/families/generate.py).
 //!
-//! `AGNEWS_FAMILIES=FOLDER cargo test --test it families::folders -- --nocapture` compares the checkpoints in the folders
-//! of FOLDER too, each with its reference.jsonl, and prints the largest difference in each arithmetic.
+//! `AGNEWS_FAMILIES=FOLDER cargo test --test it families::folders -- --nocapture` also compares the checkpoints in the
+//! subfolders of FOLDER, each with its reference.jsonl, and prints the largest difference for each arithmetic.
 
 use crate::harness::fixture;
 use agnews::batching::{batches, BatchLimits};
@@ -17,11 +17,11 @@ use serde::Deserialize;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
-/// Most that a float32 logit may differ from transformers': the other GELU, the smallest of the mistakes that can be made,
-/// costs 6e-4.
+/// The largest allowed difference of a float32 logit from transformers': using the wrong GELU, the smallest possible
+/// mistake, costs 6e-4.
 const TOLERANCE: f32 = 1e-4;
 
-/// What transformers makes of one text; `native_*` is there if the tokenizer's own library gives other ids.
+/// The output of transformers for one text; `native_*` exists if the tokenizer's own library returns other ids.
 #[derive(Deserialize)]
 struct Reference {
     input_ids: Vec<u32>,
@@ -34,7 +34,7 @@ struct Reference {
 }
 
 impl Reference {
-    /// Both sets of ids: the model is to give the logits of either.
+    /// Both sets of ids: the model must reproduce the logits of each.
     fn pairs(self) -> Vec<(Encoding, Vec<f32>)> {
         let encoding = |input_ids, token_type_ids| Encoding { input_ids, token_type_ids, truncated: false };
         let mut pairs = vec![(encoding(self.input_ids, self.token_type_ids), self.logits)];
@@ -91,7 +91,7 @@ fn largest_difference(a: &[Vec<f32>], b: &[Vec<f32>]) -> f32 {
     differences.fold(0.0, f32::max)
 }
 
-/// How many rows have the same largest logit, or with one output the same sign.
+/// How many rows have the same largest logit, or, with one output, the same sign.
 fn agreement(a: &[Vec<f32>], b: &[Vec<f32>]) -> usize {
     let best = |row: &[f32]| match row.len() {
         1 => usize::from(row[0] > 0.0),
@@ -137,7 +137,7 @@ fn candles_operations_give_the_logits_of_transformers() {
     }
 }
 
-/// Narrow numbers cost what their bits say: factors of 8 or 11 bits of a fraction, or places on a grid.
+/// Narrow numbers lose accuracy according to their bits: factors with 8 or 11 fractional bits, or grid points.
 #[test]
 fn narrow_numbers_give_nearly_the_logits() {
     for folder in fixtures() {
@@ -157,7 +157,7 @@ fn narrow_numbers_give_nearly_the_logits() {
     }
 }
 
-/// Alone, in small batches and all at once; cold, with weights as they are stored, and warm, with packed ones.
+/// Alone, in small batches and all at once; cold, with weights as stored, and warm, with packed ones.
 #[test]
 fn a_text_gives_the_same_bits_in_any_batch() {
     for folder in fixtures() {
@@ -176,8 +176,8 @@ fn a_text_gives_the_same_bits_in_any_batch() {
     }
 }
 
-/// A number, a string or nothing in the place of each field of each family's config.json: an error, or a model that
-/// gives logits or an error, but no panic.
+/// Replaces each field of each family's config.json by a number, a string or nothing: the result must be an error or a
+/// model that returns logits or an error, never a panic.
 #[test]
 fn configs_that_lie_about_the_weights_do_no_harm() {
     let (mut refused, mut taken) = (0, 0);
@@ -217,9 +217,9 @@ fn logits_of(folder: &Path, encodings: &[Encoding]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What cannot be run is refused by config.json alone, in a sentence that names it.
+/// An unsupported model is refused based on config.json alone, with a message that names the reason.
 #[test]
-fn what_cannot_be_run_is_refused_before_its_weights_are_opened() {
+fn an_unsupported_model_is_refused_before_its_weights_are_opened() {
     for (file, content, named) in [
         ("config.json", json!({"model_type": "gpt2"}), &["gpt2", "supported are albert, bert, ", "xlm-roberta"][..]),
         (

@@ -1,4 +1,4 @@
-//! Faults that hard use once found: lost data, wrong data classified without a word, wishes ignored.
+//! Faults once found by hard use: lost data, wrong data classified silently, options ignored.
 
 use crate::harness::{builtin, Agnews};
 use std::fs;
@@ -59,7 +59,7 @@ fn an_input_is_not_overwritten_through_standard_input_either() {
     assert_eq!((folder.read("in.txt").as_str(), folder.names()), (SPORTS, vec!["in.txt".to_owned()]));
 }
 
-/// Leaves `out.tsv.partial` of a run that failed at a second file, which does not exist.
+/// Leaves the `out.tsv.partial` of a run that failed at a second file, which does not exist.
 fn interrupted(folder: &Folder) {
     folder.write("in.txt", format!("{SPORTS}\n").repeat(40));
     let run = folder.classify("in.txt").arg("-f").arg(folder.path("missing.txt")).arg("-o").arg(folder.path("out.tsv"));
@@ -137,7 +137,7 @@ fn a_run_is_not_resumed_with_other_weights_or_options() {
 }
 
 #[test]
-fn a_failed_evaluation_does_not_advise_what_is_refused() {
+fn a_failed_evaluation_does_not_suggest_refused_options() {
     let folder = Folder::new();
     folder.write("in.csv", format!("text,gold\n{SPORTS},1\n"));
     let run = folder.classify("in.csv").arg("-f").arg(folder.path("missing.csv")).args(["--label-field", "gold", "-o"]);
@@ -184,7 +184,7 @@ fn a_report_is_written_even_if_nobody_reads_the_records() {
     assert_eq!(report["evaluated"], 3_000);
 }
 
-// Wrong data classified without a word
+// Wrong data classified silently
 
 #[test]
 fn files_that_hold_no_text_are_refused_by_name() {
@@ -242,7 +242,7 @@ fn duplicate_names_never_make_duplicate_keys() {
     assert!(json.contains("\"label\":\"Sports\"") && json.matches("\"text\"").count() == 1, "{json}");
 }
 
-// Ignored wishes
+// Ignored options
 
 #[test]
 fn an_output_file_is_in_the_format_of_its_name() {
@@ -300,14 +300,14 @@ fn the_chosen_field_may_have_another_name_in_the_next_file() {
 }
 
 #[test]
-fn a_tsv_may_begin_with_an_empty_line() {
+fn a_tsv_may_start_with_an_empty_line() {
     let folder = Folder::new();
     folder.write("a.tsv", format!("\nid\ttext\n1\t{SPORTS}\n"));
     assert_eq!(folder.classify("a.tsv").quiet_success(), "1\tSports\n");
 }
 
 #[test]
-fn spaces_in_file_names_stay() {
+fn spaces_in_file_names_are_kept() {
     let folder = Folder::new();
     folder.classify("two  spaces.txt").run().code_is(1).tells(&["two  spaces.txt"]);
 }
@@ -350,7 +350,7 @@ fn a_closed_standard_output_is_an_error() {
 }
 
 #[test]
-fn new_faults_are_told_after_a_resume() {
+fn new_faults_are_reported_after_a_resume() {
     let folder = Folder::new();
     folder.write("in.csv", "text\n".to_owned() + &"odd,row\n".repeat(20));
     let run =
@@ -358,12 +358,12 @@ fn new_faults_are_told_after_a_resume() {
     run().run().code_is(1);
     folder.write("second.csv", "text\nanother,odd\n");
     let outcome = run().arg("--resume").run().code_is(1).tells(&["second.csv, line 2: it has 2 fields", "21 of 21"]);
-    assert!(!outcome.stderr.contains("in.csv"), "the old ones have been told\n{}", outcome.stderr);
+    assert!(!outcome.stderr.contains("in.csv"), "the old ones were already reported\n{}", outcome.stderr);
 }
 
-// First answers
+// First results
 
-/// The first records are there long before the whole input is classified.
+/// The first records are printed long before the whole input is classified.
 #[test]
 fn the_first_records_come_before_the_rest_is_read() {
     let folder = Folder::new();
@@ -371,14 +371,14 @@ fn the_first_records_come_before_the_rest_is_read() {
     let (mut command, _home) = folder.classify("in.txt").arg("-o").arg(folder.path("out.tsv")).into_command();
     let mut child = command.stdin(Stdio::null()).spawn().unwrap();
     assert!(child.wait().unwrap().success());
-    // The state is gone with the run; how its windows grew is tested with the source. Here: all of them are there.
+    // The state is deleted with the run, and window growth is tested in src/source; here only the records are checked.
     assert_eq!(folder.read("out.tsv"), "1\tSports\n".repeat(400));
 }
 
-// New ways
+// New features
 
 #[test]
-fn files_lines_and_texts_are_told_if_asked_for() {
+fn files_lines_and_texts_are_included_on_request() {
     let folder = Folder::new();
     folder.write("a.txt", format!("{SPORTS}\n\n"));
     folder.write("b.csv", format!("text\n\"{WORLD}\"\n"));
@@ -413,7 +413,7 @@ fn only_and_count() {
 }
 
 #[test]
-fn the_model_may_come_from_the_environment() {
+fn the_model_can_come_from_the_environment() {
     let stdout = crate::harness::agnews().env("AGNEWS_MODEL", "builtin").arg(SPORTS).quiet_success();
     assert_eq!(stdout, "1\tSports\n");
 }

@@ -1,4 +1,4 @@
-//! Runs the real program with a clean environment, and shows everything when an expectation fails.
+//! Runs the real program with a clean environment, and shows everything if an expectation fails.
 
 use std::ffi::OsStr;
 use std::io::Write;
@@ -10,7 +10,7 @@ pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
 
-/// One call of the program, being prepared.
+/// A call of the program that is being prepared.
 pub struct Agnews {
     command: Command,
     stdin: Vec<u8>,
@@ -18,7 +18,7 @@ pub struct Agnews {
     home: tempfile::TempDir,
 }
 
-/// How a call ended.
+/// The outcome of a call.
 pub struct Outcome {
     shown: String,
     pub code: Option<i32>,
@@ -26,17 +26,17 @@ pub struct Outcome {
     pub stderr: String,
 }
 
-/// `agnews -m builtin`, the call that most tests make.
+/// `agnews -m builtin`, the call used by most tests.
 pub fn builtin() -> Agnews {
     agnews().args(["-m", "builtin"])
 }
 
-/// `agnews` alone.
+/// `agnews` without arguments.
 pub fn agnews() -> Agnews {
     let home = tempfile::tempdir().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_agnews"));
     command.env_clear().env("HF_HOME", home.path()).env("HOME", home.path());
-    // A program that must not reach the network finds nothing there even where it tries.
+    // Tests without network access would find nothing there if they tried.
     command.env("HF_ENDPOINT", "http://127.0.0.1:9");
     Agnews { command, stdin: Vec::new(), home }
 }
@@ -61,7 +61,7 @@ impl Agnews {
         self
     }
 
-    /// For tests that talk to the running program: its command, to spawn as they like, and the folder to keep.
+    /// For tests that interact with the running program: its command, to spawn as needed, and the folder to keep.
     pub fn into_command(self) -> (Command, tempfile::TempDir) {
         (self.command, self.home)
     }
@@ -73,7 +73,7 @@ impl Agnews {
         let mut stdin = child.stdin.take().unwrap();
         let input = std::mem::take(&mut self.stdin);
         let feeder = std::thread::spawn(move || {
-            // The program may end before it has read everything.
+            // The program may exit before it has read everything.
             let _ = stdin.write_all(&input);
         });
         let output = child.wait_with_output().unwrap();
@@ -85,7 +85,7 @@ impl Agnews {
         Outcome { shown, code, stdout, stderr }
     }
 
-    /// Runs, and expects exit code 0 and nothing on standard error; gives standard output.
+    /// Runs, expects exit code 0 and nothing on standard error, and returns standard output.
     pub fn quiet_success(self) -> String {
         let outcome = self.run().success();
         assert_eq!(outcome.stderr, "", "{}", outcome.shown);
@@ -103,7 +103,7 @@ impl Outcome {
         self
     }
 
-    /// Expects these on standard error.
+    /// Expects these texts on standard error.
     pub fn tells(self, parts: &[&str]) -> Outcome {
         for part in parts {
             assert!(self.stderr.contains(part), "no {part:?} on standard error\n{}", self.shown);
@@ -111,13 +111,13 @@ impl Outcome {
         self
     }
 
-    /// Expects that to be shown nowhere.
+    /// Expects this text nowhere in the output.
     pub fn hides(self, secret: &str) -> Outcome {
         assert!(!self.stdout.contains(secret) && !self.stderr.contains(secret), "{}", self.shown);
         self
     }
 
-    /// Expects these on standard output.
+    /// Expects these texts on standard output.
     pub fn prints_parts(self, parts: &[&str]) -> Outcome {
         for part in parts {
             assert!(self.stdout.contains(part), "no {part:?} on standard output\n{}", self.shown);
@@ -125,7 +125,7 @@ impl Outcome {
         self
     }
 
-    /// Expects standard output to be exactly that.
+    /// Expects exactly this standard output.
     pub fn prints(self, stdout: &str) -> Outcome {
         assert_eq!(self.stdout, stdout, "{}", self.shown);
         self

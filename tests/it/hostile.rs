@@ -1,10 +1,10 @@
-//! Checkpoints that are damaged or lie: each is an error that names the file and the field, never a panic.
+//! Damaged or deceptive checkpoints: each is an error that names the file and the field, never a panic.
 
 use crate::harness::{agnews, fixture, Outcome};
 use serde_json::{json, Value};
 use std::path::Path;
 
-/// A copy of the small checkpoint in which `damage` changes something.
+/// A copy of the small checkpoint, modified by `damage`.
 fn classify_with(damage: impl Fn(&Path)) -> Outcome {
     let folder = tempfile::tempdir().unwrap();
     for file in ["config.json", "vocab.txt", "tokenizer_config.json", "model.safetensors"] {
@@ -48,7 +48,7 @@ fn every_file_cut_short_or_empty_is_an_error_that_names_it() {
                 let bytes = std::fs::read(folder.join(file)).unwrap();
                 std::fs::write(folder.join(file), &bytes[..(bytes.len() as f64 * keep) as usize]).unwrap();
             });
-            // Half a vocabulary is a vocabulary: shorter words, still a classifier.
+            // Half a vocabulary is a valid vocabulary: fewer words, still a classifier.
             if !(file == "vocab.txt" && keep == 0.5) {
                 outcome.code_is(1).tells(&[file]);
             }
@@ -111,7 +111,7 @@ fn a_multi_label_checkpoint_gets_sigmoid_scores() {
     };
     let (softmax, sigmoid) = (scores(&fixture("tiny")), scores(folder.path()));
     assert!((softmax.iter().sum::<f64>() - 1.0).abs() < 1e-6);
-    // The same logits stand behind both: ln(p/(1-p)) gives them back up to one constant in softmax's case.
+    // Both come from the same logits: ln(p/(1-p)) recovers them, up to one constant for softmax.
     let logits: Vec<f64> = sigmoid.iter().map(|p| (p / (1.0 - p)).ln()).collect();
     let expected = (softmax[0] / softmax[1]).ln();
     assert!((logits[0] - logits[1] - expected).abs() < 1e-3, "{logits:?} {softmax:?}");
@@ -125,7 +125,7 @@ fn vocabularies_with_too_many_pieces_are_errors_but_holes_and_duplicates_are_not
             std::fs::write(folder.join("vocab.txt"), change(vocab)).unwrap();
         })
     };
-    // transformers takes both: see `tokenization/vocab.rs`.
+    // transformers accepts both: see `tokenization/wordpiece.rs`.
     rewrite(&|vocab| vocab.replacen("a\n", "\n", 1)).success();
     rewrite(&|vocab| vocab.replacen("a\n", "peace\n", 1)).success();
     rewrite(&|vocab| vocab + "peace\n").code_is(1).tells(&["vocab_size"]);
@@ -134,7 +134,7 @@ fn vocabularies_with_too_many_pieces_are_errors_but_holes_and_duplicates_are_not
 }
 
 #[test]
-fn weights_that_are_no_numbers_are_told() {
+fn weights_that_are_not_numbers_are_an_error() {
     let outcome = classify_with(|folder| {
         let path = folder.join("model.safetensors");
         let mut bytes = std::fs::read(&path).unwrap();

@@ -1,4 +1,4 @@
-//! Checkpoints from the Hub: downloads that break, caches of every kind, and what must not leave this machine.
+//! Checkpoints from the Hub: broken downloads, caches of every kind, and what must not leave this machine.
 
 use crate::hub_proxy::HubProxy;
 use crate::hub_server::{git_blob, sha256, Fault, HubServer, Request};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 const ID: &str = "org/small";
 const DEFAULT_ID: &str = "textattack/bert-base-uncased-ag-news";
 
-/// 300 kB that are no model: nothing here reads them.
+/// 300 kB that are not a model: nothing here parses them.
 fn weights() -> Vec<u8> {
     (0..300_000u32).map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()[0] ^ (i >> 8).to_le_bytes()[0]).collect()
 }
@@ -100,7 +100,7 @@ impl Setup {
         self.get(ID, None).unwrap_err().to_string()
     }
 
-    /// No name in the cache stands for a content that is not there whole.
+    /// No name in the cache refers to incomplete content.
     fn assert_nothing_half(&self) {
         let blobs = self.repo_folder().join("blobs");
         for blob in fs::read_dir(&blobs).into_iter().flatten().flatten() {
@@ -121,7 +121,7 @@ fn gets(requests: &[Request], storage: bool) -> usize {
     requests.iter().filter(|request| request.method == "GET" && request.storage == storage).count()
 }
 
-/// The file system below `folder` without what may change at every look.
+/// The file system below `folder`, without anything that varies between looks.
 fn tree(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap().flatten() {
@@ -135,7 +135,7 @@ fn tree(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn a_checkpoint_is_laid_out_as_python_lays_it_out() {
+fn a_checkpoint_has_pythons_layout() {
     let setup = setup();
     let snapshot = setup.get(ID, None).unwrap();
     setup.assert_whole(&snapshot);
@@ -154,7 +154,7 @@ fn a_checkpoint_is_laid_out_as_python_lays_it_out() {
 }
 
 #[test]
-fn a_whole_checkpoint_in_the_cache_needs_no_network() {
+fn a_complete_checkpoint_in_the_cache_needs_no_network() {
     let mut setup = setup();
     let first = setup.get(ID, None).unwrap();
     setup.server.forget_requests();
@@ -163,7 +163,7 @@ fn a_whole_checkpoint_in_the_cache_needs_no_network() {
     }
     setup.offline = true;
     assert_eq!(setup.get(ID, None).unwrap(), first);
-    // An address that nothing answers, where a connection would only time out.
+    // A black hole address, where a connection would only time out.
     setup.offline = false;
     setup.env.insert("HF_ENDPOINT", "http://10.255.255.1".into());
     let started = Instant::now();
@@ -178,7 +178,7 @@ fn a_cache_that_cannot_be_written_serves_what_it_has() {
     let mut setup = setup();
     let first = setup.get(ID, None).unwrap();
     let before = tree(setup.home.path());
-    // The superuser may write anywhere, so that nothing was written is looked for, too.
+    // The superuser may write anywhere, so also check that nothing was written.
     for path in before.iter().filter(|path| path.is_dir() && !path.is_symlink()) {
         use std::os::unix::fs::PermissionsExt;
         fs::set_permissions(path, fs::Permissions::from_mode(0o555)).unwrap();
@@ -220,7 +220,7 @@ fn an_incomplete_snapshot_is_completed() {
         let blob = snapshot.folder.join(name).canonicalize().unwrap();
         fs::remove_file(blob).unwrap();
         setup.assert_whole(&setup.get(ID, None).unwrap());
-        // The listing, and the one file by way of its redirect.
+        // The listing, and the one file through its redirect.
         assert_eq!(setup.server.requests().len(), 3, "{name}");
     }
 }
@@ -260,10 +260,10 @@ fn the_default_checkpoint_prefers_its_converted_weights() {
         ("pytorch_model.bin", b"p"),
     ];
     let main = setup.server.commit(DEFAULT_ID, "main", &pickled);
-    // Without the pull request there is main.
+    // Without the pull request there is only main.
     assert_eq!(setup.get(DEFAULT_ID, None).unwrap().commit, main);
     let converted = setup.server.commit(DEFAULT_ID, "refs/pr/1", &checkpoint(b"converted"));
-    // What is cached is used.
+    // The cached revision is used.
     setup.offline = true;
     assert_eq!(setup.get(DEFAULT_ID, None).unwrap().revision, "main");
     setup.offline = false;
@@ -272,7 +272,7 @@ fn the_default_checkpoint_prefers_its_converted_weights() {
     let snapshot = setup.get(DEFAULT_ID, None).unwrap();
     assert_eq!((snapshot.revision.as_str(), &snapshot.commit), ("refs/pr/1", &converted));
     assert_eq!(setup.get(DEFAULT_ID, Some("main")).unwrap().commit, main);
-    // With both in the cache the converted one comes first.
+    // If both are cached, the converted one is preferred.
     assert_eq!(setup.get(DEFAULT_ID, None).unwrap().commit, converted);
 }
 
@@ -326,13 +326,13 @@ fn hostile_names_do_not_leave_the_cache() {
 }
 
 #[test]
-fn a_listing_of_names_alone_is_enough() {
+fn a_listing_with_names_only_is_enough() {
     let setup = setup();
     setup.server.list_names_only();
     let snapshot = setup.get(ID, None).unwrap();
     setup.assert_whole(&snapshot);
     setup.assert_nothing_half();
-    // A wrong content is found out by the etag.
+    // Wrong content is detected by the etag.
     let again = Setup { home: tempfile::tempdir().unwrap(), ..setup };
     again.server.storage_fault(1, Fault::WrongByte);
     again.assert_whole(&again.get(ID, None).unwrap());
@@ -380,7 +380,7 @@ fn a_small_file_is_fetched_over_cuts_too() {
 }
 
 #[test]
-fn a_connection_that_brings_nothing_ends_with_a_sentence() {
+fn a_stalled_connection_ends_with_a_message() {
     let setup = setup();
     setup.server.storage_fault(usize::MAX, Fault::Cut(0));
     let error = setup.error();
@@ -399,14 +399,14 @@ fn a_server_without_ranges_is_asked_from_the_beginning() {
 }
 
 #[test]
-fn a_short_answer_is_not_the_file() {
+fn a_short_response_is_not_the_file() {
     let setup = setup();
     setup.server.storage_fault(1, Fault::Short(1000));
     setup.assert_whole(&setup.get(ID, None).unwrap());
     let always = Setup { home: tempfile::tempdir().unwrap(), ..setup };
     always.server.storage_fault(usize::MAX, Fault::Short(0));
     let error = always.error();
-    assert!(error.contains("the connection ended before the file did"), "{error}");
+    assert!(error.contains("the connection ended before the end of the file"), "{error}");
     always.assert_nothing_half();
 }
 
@@ -433,11 +433,11 @@ fn wrong_bytes_are_never_published() {
 }
 
 #[test]
-fn what_a_killed_process_left_is_taken_up() {
+fn the_download_of_a_killed_process_is_resumed() {
     for (left, first_range) in [
         (weights()[..120_000].to_vec(), Some("bytes=120000-")),
         (weights(), None),
-        // Longer than the file, and of the wrong content: begun anew.
+        // Longer than the file and with other content: starts over.
         ([weights(), weights()].concat(), None),
     ] {
         let setup = setup();
@@ -453,7 +453,7 @@ fn what_a_killed_process_left_is_taken_up() {
         }
         setup.assert_nothing_half();
     }
-    // A beginning of another content is found out by the hash.
+    // The start of other content is detected by the hash.
     let setup = setup();
     let blobs = setup.repo_folder().join("blobs");
     fs::create_dir_all(&blobs).unwrap();
@@ -515,7 +515,7 @@ fn refusals_become_sentences() {
 }
 
 #[test]
-fn what_is_no_hub_is_told_apart() {
+fn servers_that_are_not_a_hub_are_detected() {
     let setup = setup();
     setup.server.fault("/api/models", 1, Fault::Portal);
     let error = setup.error();
@@ -541,7 +541,7 @@ fn an_unreachable_hub_is_named() {
 }
 
 #[test]
-fn the_token_goes_to_the_endpoint_alone() {
+fn the_token_goes_to_the_endpoint_only() {
     let mut setup = setup();
     setup.server.require_token("hf_secret");
     assert!(setup.error().contains("set HF_TOKEN"));
@@ -563,7 +563,7 @@ fn the_token_goes_to_the_endpoint_alone() {
     assert!(error.to_string().contains("check HF_TOKEN") && !format!("{error:?}").contains("cret"), "{error}");
 }
 
-/// A Hub behind a proxy: its name is found nowhere else, and the storage is reached directly.
+/// A Hub behind a proxy: only the proxy can resolve its name, and the storage is reached directly.
 fn behind(proxy: &HubProxy) -> Setup {
     let mut setup = setup();
     proxy.route("hub.invalid:80", setup.server.address);
@@ -607,7 +607,7 @@ fn a_proxys_password_is_decoded() {
 }
 
 #[test]
-fn a_proxy_that_blocks_a_host_is_told_from_the_hub() {
+fn a_proxy_that_blocks_a_host_is_not_confused_with_the_hub() {
     let proxy = HubProxy::start(false);
     let mut setup = behind(&proxy);
     setup.env.insert("http_proxy", format!("http://{}", proxy.authority()));
@@ -618,7 +618,7 @@ fn a_proxy_that_blocks_a_host_is_told_from_the_hub() {
 }
 
 #[test]
-fn a_refusal_of_the_storage_is_not_the_hubs() {
+fn a_refusal_by_the_storage_is_not_confused_with_the_hub() {
     for status in [403, 404] {
         let setup = setup();
         setup.server.storage_fault(usize::MAX, Fault::Status(status, ""));
@@ -644,11 +644,11 @@ fn a_stale_login_does_not_block_public_models() {
     assert_eq!(told, 1, "{messages:?}");
     let requests = setup.server.requests();
     assert_eq!(requests.iter().filter(|r| r.header("Authorization").is_some()).count(), 1);
-    // What only the user may see stays hidden, and the error says why.
+    // Private content stays hidden, and the error says why.
     let missing = setup.get("org/missing", None).unwrap_err().to_string();
     assert!(missing.contains("log in again with `hf auth login`") && missing.contains("/token"), "{missing}");
     assert!(!missing.contains("hf_stale") && !missing.contains("HF_TOKEN"), "{missing}");
-    // A token that the user has given directly is not passed over.
+    // A token that the user gave directly is not ignored.
     setup.token = Some("hf_given");
     setup.home = tempfile::tempdir().unwrap();
     assert!(setup.error().contains("unset HF_TOKEN"));
@@ -662,7 +662,7 @@ fn the_hubs_own_header_says_how_long_to_wait() {
     let started = Instant::now();
     setup.assert_whole(&setup.get(ID, None).unwrap());
     assert!(started.elapsed() >= Duration::from_secs(2));
-    // Who wants to classify is told at once; who wants to download is told to wait.
+    // Classifying fails at once; downloading waits.
     let busy = Setup { home: tempfile::tempdir().unwrap(), ..setup };
     busy.server.fault("/api/models", usize::MAX, rate(200));
     let started = Instant::now();
@@ -697,7 +697,7 @@ fn without_links_a_snapshot_has_the_files_themselves() {
     setup.assert_whole(&setup.get(ID, None).unwrap());
     let weights_in = |commit: &str| setup.repo_folder().join("snapshots").join(commit).join("model.safetensors");
     assert!(weights_in(&setup.commit).symlink_metadata().unwrap().is_file());
-    // A blob that other snapshots link to is copied, not moved away.
+    // A blob that other snapshots link to is copied, not moved.
     setup.home = tempfile::tempdir().unwrap();
     setup.env.remove("HF_HUB_DISABLE_SYMLINKS");
     setup.get(ID, None).unwrap();
@@ -762,7 +762,7 @@ fn a_planted_link_leads_nowhere() {
 fn a_lock_that_was_deleted_keeps_nobody_waiting_and_harms_nobody() {
     let setup = setup();
     let locks = setup.home.path().join("hub/.locks");
-    // Another process holds the lock on a file that is deleted then.
+    // Another process holds the lock on a file that is then deleted.
     fs::create_dir_all(locks.join("models--org--small")).unwrap();
     let path = locks.join("models--org--small").join(sha256(&weights()) + ".lock");
     let held = fs::File::create(&path).unwrap();
@@ -798,16 +798,16 @@ fn a_listing_of_more_than_was_fetched_does_not_refuse_the_cache() {
     let snapshot = setup.get(ID, None).unwrap();
     let trees = setup.repo_folder().join("trees");
     fs::create_dir(&trees).unwrap();
-    // As snapshot_download(allow_patterns=[…]) leaves it: all files of the repository.
+    // As left by snapshot_download(allow_patterns=[…]): lists all files of the repository.
     let mut files: serde_json::Map<String, serde_json::Value> =
-        ["README.md", "tokenizer.json", "pytorch_model.bin", "onnx/model.onnx", "added_tokens.json"]
+        ["README.md", "tokenizer.json", "pytorch_model.bin", "onnx/model.onnx", "merges.txt"]
             .map(|name| (name.to_string(), serde_json::json!({"size": 7, "blob_id": "x"})))
             .into_iter()
             .collect();
     for (name, content) in checkpoint(&weights()).iter().filter(|(name, _)| *name != "README.md") {
         files.insert(name.to_string(), serde_json::json!({"size": content.len(), "blob_id": "x"}));
     }
-    // A file beside the checkpoint that is not what the listing says is nobody's business.
+    // A file outside the checkpoint that differs from the listing does not matter.
     fs::write(snapshot.folder.join("README.md"), "half").unwrap();
     let write = |files: &serde_json::Map<String, serde_json::Value>| {
         let tree = serde_json::json!({"format_version": 1, "files": files}).to_string();
@@ -816,7 +816,7 @@ fn a_listing_of_more_than_was_fetched_does_not_refuse_the_cache() {
     write(&files);
     setup.offline = true;
     setup.assert_whole(&setup.get(ID, None).unwrap());
-    // What would be read counts: settings of the tokenizer that were not fetched, and weights that are cut.
+    // Files that would be read do matter: tokenizer settings that were not fetched, and weights that are cut off.
     files.insert("special_tokens_map.json".into(), serde_json::json!({"size": 7, "blob_id": "x"}));
     files.insert("model.safetensors".into(), serde_json::json!({"size": 7, "blob_id": "x"}));
     write(&files);
@@ -834,7 +834,7 @@ fn a_file_too_large_for_its_role_is_not_fetched() {
 }
 
 #[test]
-fn a_branch_that_moves_is_told_of() {
+fn a_branch_that_moves_is_reported() {
     let setup = setup();
     let before = setup.get(ID, None).unwrap().commit;
     let now = setup.server.commit(ID, "main", &checkpoint(b"newer"));
@@ -890,12 +890,13 @@ fn a_snapshot_that_python_left_half_done_is_not_taken_for_whole() {
     let mut setup = setup();
     let snapshot = setup.get(ID, None).unwrap();
     fs::remove_file(snapshot.folder.join("tokenizer_config.json")).unwrap();
-    // Whether the repository has the file is not known: it is asked, and if it cannot be, its absence is accepted.
+    // Whether the repository has the file is unknown: the Hub is asked, and if it cannot be reached, the file counts as
+    // absent.
     setup.env.insert("HF_ENDPOINT", "http://127.0.0.1:9".into());
     setup.get(ID, None).unwrap();
     setup.env.remove("HF_ENDPOINT");
     setup.assert_whole(&setup.get(ID, None).unwrap());
-    // Python's own listing says that it has.
+    // Python's own listing says that it has the file.
     fs::remove_file(snapshot.folder.join("tokenizer_config.json")).unwrap();
     let trees = setup.repo_folder().join("trees");
     fs::create_dir(&trees).unwrap();
@@ -906,7 +907,7 @@ fn a_snapshot_that_python_left_half_done_is_not_taken_for_whole() {
 }
 
 #[test]
-fn that_a_file_does_not_exist_is_remembered() {
+fn missing_files_are_remembered() {
     let setup = setup();
     let files: [(&str, &[u8]); 3] = [("config.json", b"{}"), ("vocab.txt", b"x"), ("model.safetensors", b"w")];
     setup.server.commit("org/bare", "main", &files);

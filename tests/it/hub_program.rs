@@ -1,5 +1,5 @@
-//! The real program against a Hub: the embedded model's files as a repository, fetched by processes that are
-//! many, that are killed, or that find nothing.
+//! The real program and a Hub: the embedded model's files as a repository, fetched by many processes, by killed
+//! processes, or by processes without a Hub.
 
 use crate::harness::{agnews, builtin, fixture, Agnews};
 use crate::hub_proxy::HubProxy;
@@ -38,7 +38,7 @@ fn expected() -> String {
 }
 
 #[test]
-fn a_model_from_the_hub_answers_as_the_same_model_embedded() {
+fn a_model_from_the_hub_answers_like_the_embedded_one() {
     let (server, home) = (server_of_the_embedded_model(), tempfile::tempdir().unwrap());
     assert_eq!(call(&server, home.path()).quiet_success(), expected());
     server.forget_requests();
@@ -90,14 +90,14 @@ fn eight_processes_at_once_give_eight_answers_and_download_once() {
 }
 
 #[test]
-fn killed_again_and_again_it_goes_on_from_where_it_was() {
+fn killed_repeatedly_it_resumes() {
     let (server, home) = (server_of_the_embedded_model(), tempfile::tempdir().unwrap());
     server.storage_fault(usize::MAX, Fault::Slow(1 << 18, Duration::from_millis(10)));
     let mut kills = 0;
     let output = loop {
         let (mut command, _kept) = call(&server, home.path()).into_command();
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        // Longer and longer lives, so that every phase is hit and the end is reached on a slow machine, too.
+        // Longer and longer runs, so every phase is hit and a slow machine finishes too.
         std::thread::sleep(Duration::from_millis(20 + 15 * kills));
         match child.try_wait().unwrap() {
             Some(_) => break child.wait_with_output().unwrap(),
@@ -105,7 +105,7 @@ fn killed_again_and_again_it_goes_on_from_where_it_was() {
         }
         child.wait().unwrap();
         kills += 1;
-        // At any moment the cache is either whole or known not to be.
+        // At any time the cache is either complete or known to be incomplete.
         let offline = call(&server, home.path()).arg("--offline").run();
         match offline.code {
             Some(0) => assert_eq!(offline.stdout, expected()),
@@ -122,7 +122,7 @@ fn killed_again_and_again_it_goes_on_from_where_it_was() {
 }
 
 #[test]
-fn download_tells_where_the_checkpoint_lies() {
+fn download_prints_where_the_checkpoint_is() {
     let (server, home) = (server_of_the_embedded_model(), tempfile::tempdir().unwrap());
     let stdout = agnews()
         .env("HF_ENDPOINT", server.endpoint())
@@ -136,7 +136,7 @@ fn download_tells_where_the_checkpoint_lies() {
 }
 
 #[test]
-fn without_a_hub_the_error_names_both_ways_on_and_no_secret() {
+fn without_a_hub_the_error_names_both_alternatives_and_no_secret() {
     agnews()
         .args(["-v", TEXT])
         .env("HF_TOKEN", "hf_secret")
@@ -163,7 +163,7 @@ fn without_a_hub_the_error_names_both_ways_on_and_no_secret() {
 #[cfg(target_os = "linux")]
 fn a_full_disk_is_named() {
     let (server, home) = (server_of_the_embedded_model(), tempfile::tempdir().unwrap());
-    // A limit on the size of files stands in for a full disk: the kernel's answer to a write comes the same way.
+    // A limit on file sizes simulates a full disk: writes fail in the same way.
     let (command, _kept) = call(&server, home.path()).into_command();
     let limit = |bytes: u32| {
         let mut limited = std::process::Command::new("sh");
@@ -178,7 +178,7 @@ fn a_full_disk_is_named() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("cannot store model.safetensors") && stderr.contains("models--org--small"), "{stderr}");
-    // With room enough it goes on from what is there.
+    // With enough space it resumes.
     server.forget_requests();
     assert_eq!(call(&server, home.path()).quiet_success(), expected());
     let requests = server.requests();
@@ -192,13 +192,13 @@ fn tls_server() -> HubServer {
     server
 }
 
-/// The authority that has signed the test server's certificate.
+/// The authority that signed the test server's certificate.
 fn authority() -> PathBuf {
     fixture("hub/authority.pem")
 }
 
 #[test]
-fn a_hub_with_an_authority_of_its_own_is_trusted_if_the_user_says_so() {
+fn a_hub_with_its_own_authority_is_trusted_on_request() {
     let (server, home) = (tls_server(), tempfile::tempdir().unwrap());
     call(&server, home.path())
         .run()
@@ -209,14 +209,14 @@ fn a_hub_with_an_authority_of_its_own_is_trusted_if_the_user_says_so() {
 }
 
 #[test]
-fn a_proxy_by_tls_leads_to_a_hub_by_tls() {
+fn a_tls_proxy_leads_to_a_tls_hub() {
     let (server, home, proxy) = (tls_server(), tempfile::tempdir().unwrap(), HubProxy::start(true));
     proxy.rules.lock().unwrap().credentials = Some("user:p@ss");
     let through = |password: &str| {
         let url = format!("https://user:{password}@{}", proxy.authority());
         call(&server, home.path()).env("SSL_CERT_FILE", authority()).env("HTTPS_PROXY", url)
     };
-    through("wrong").run().code_is(1).tells(&["wants other credentials", "-m builtin"]).hides("wrong");
+    through("wrong").run().code_is(1).tells(&["rejected the credentials", "-m builtin"]).hides("wrong");
     assert_eq!(through("p%40ss").quiet_success(), expected());
     let asked = proxy.asked();
     assert!(asked.iter().any(|target| target.starts_with("localhost:")), "the storage, too: {asked:?}");
@@ -241,7 +241,7 @@ fn an_endpoint_that_redirects_to_the_hub_keeps_private_models_readable() {
     assert_eq!(through("https://huggingface.co", home.path()).quiet_success(), expected());
     let with_token = |request: &crate::hub_server::Request| request.header("Authorization").is_some();
     assert!(server.requests().iter().all(|request| with_token(request) != request.storage));
-    // Any other host does not get the token, nor does the Hub's name without TLS.
+    // No other host gets the token, nor does the Hub's name without TLS.
     server.forget_requests();
     let home = tempfile::tempdir().unwrap();
     through("https://storage.test", home.path()).run().code_is(1).tells(&["storage.test, to which the Hub at"]);
@@ -259,8 +259,8 @@ fn an_endpoint_that_redirects_to_the_hub_keeps_private_models_readable() {
     assert!(!plain.requests().iter().any(with_token));
 }
 
-/// A library that lets a function of the C library fail with this error number in programs that preload it: a file
-/// system that lacks something, without a file system.
+/// A library that, when preloaded, makes a function of the C library fail with this error number: it simulates a file
+/// system that lacks a feature. system that lacks something, without a file system.
 #[cfg(target_os = "linux")]
 fn failing(folder: &Path, function: &str, parameters: &str, errno: i32) -> PathBuf {
     let (source, library) = (folder.join(format!("{function}.rs")), folder.join(format!("{function}.so")));
@@ -318,7 +318,7 @@ fn on_a_file_system_without_links_the_files_themselves_are_there() {
     assert_eq!(call(&server, home.path()).arg("--offline").quiet_success(), expected());
     let blobs = home.path().join("hub/models--org--small/blobs");
     assert_eq!(fs::read_dir(blobs).unwrap().count(), 0, "moved, as Python's client does");
-    // Another error is no lack of links: nothing is moved away.
+    // Another error does not mean that links are unsupported: nothing is moved.
     let home = tempfile::tempdir().unwrap();
     let full = failing(shims.path(), "symlink", parameters, 28);
     call(&server, home.path()).env("LD_PRELOAD", &full).run().code_is(1).tells(&["the disk that holds", "is full"]);

@@ -1,5 +1,5 @@
-//! A proxy as companies have them: it understands CONNECT and SOCKS 5, may want a password or refuse hosts, may itself
-//! be reached by TLS, and leads names that exist nowhere to the tests' own servers.
+//! A proxy as used by companies: it supports CONNECT and SOCKS 5, optionally requires a password, refuses hosts or uses
+//! TLS itself, and maps nonexistent names to the tests' own servers.
 
 use crate::hub_server::{accept_tls, Stream};
 use std::collections::BTreeMap;
@@ -7,16 +7,16 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-/// What the proxy does, and what it was asked.
+/// The proxy's configuration, and the requests it received.
 #[derive(Default)]
 pub(crate) struct Rules {
-    /// Where a host and port lead, instead of to themselves.
+    /// Where a host and port are redirected to.
     pub(crate) routes: BTreeMap<String, SocketAddr>,
-    /// `name:password` without which nobody passes.
+    /// The required `name:password`.
     pub(crate) credentials: Option<&'static str>,
-    /// A host and port that nobody reaches.
+    /// A host and port that are refused.
     pub(crate) refused: Option<String>,
-    /// The hosts and ports that were asked for.
+    /// The requested hosts and ports.
     pub(crate) asked: Vec<String>,
 }
 
@@ -102,7 +102,7 @@ fn read_connect(stream: &mut Box<dyn Stream>, rules: &Mutex<Rules>) -> Option<St
     Some(head.strip_prefix("ONNECT ")?.split(' ').next()?.to_string())
 }
 
-/// RFC 1928 and 1929, for names only: an address would mean that the client had looked the name up itself.
+/// RFC 1928 and 1929, for names only: an address would mean that the client had resolved the name itself.
 fn greet_socks(stream: &mut Box<dyn Stream>, rules: &Mutex<Rules>) -> Option<String> {
     let methods = read(stream, 1)?[0].into();
     read(stream, methods)?;
@@ -125,7 +125,7 @@ fn read(stream: &mut Box<dyn Stream>, length: usize) -> Option<Vec<u8>> {
     stream.read_exact(&mut bytes).ok().map(|()| bytes)
 }
 
-/// A text after a byte with its length.
+/// A text prefixed by its length in one byte.
 fn read_text(stream: &mut Box<dyn Stream>) -> Option<String> {
     let length = read(stream, 1)?[0].into();
     String::from_utf8(read(stream, length)?).ok()
@@ -135,7 +135,7 @@ fn answer(stream: &mut Box<dyn Stream>, bytes: &[u8]) -> Option<()> {
     stream.write_all(bytes).and_then(|()| stream.flush()).ok()
 }
 
-/// Carries bytes both ways, in turns of a request and its answer.
+/// Forwards bytes both ways, alternating between a request and its response.
 fn tunnel(mut here: Box<dyn Stream>, mut there: TcpStream) -> Option<()> {
     use std::time::Duration;
     here.set_read_timeout(Duration::from_millis(5));
@@ -147,7 +147,7 @@ fn tunnel(mut here: Box<dyn Stream>, mut there: TcpStream) -> Option<()> {
     }
 }
 
-/// `None` at the end of either side.
+/// `None` if either side closes.
 fn carry(from: &mut (impl Read + ?Sized), to: &mut (impl Write + ?Sized), buffer: &mut [u8]) -> Option<()> {
     match from.read(buffer) {
         Ok(0) => None,

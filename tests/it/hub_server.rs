@@ -1,10 +1,9 @@
-//! A small server that answers as the Hugging Face Hub does, and misbehaves on demand.
+//! A small server that behaves like the Hugging Face Hub, and misbehaves on demand.
 //!
-//! It has two listeners. The endpoint answers for the API and for `resolve`: small files by a relative
-//! redirect (307) to `/api/resolve-cache/…`, large ones by a redirect (302) to the storage, which is the
-//! other listener and known by another host name (`localhost` rather than `127.0.0.1`). Both keep
-//! connections open, serve ranges, and note every request; both can be reached by TLS, with a certificate of the tests'
-//! own authority.
+//! It has two listeners. The endpoint serves the API and `resolve`: small files through a relative redirect (307) to
+//! `/api/resolve-cache/…`, large ones through a redirect (302) to the storage, which is the other listener under
+//! another host name (`localhost` rather than `127.0.0.1`). Both keep connections open, serve ranges, and record every
+//! request; both support TLS, with a certificate from the tests' own authority.
 
 use ring::digest;
 use std::collections::BTreeMap;
@@ -13,37 +12,37 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-/// From this size on a file counts as large, and weights do at any size.
+/// Files of at least this size count as large; weights always do.
 const LARGE: usize = 1 << 20;
 
-/// What goes wrong with one answer.
+/// A fault in one response.
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
-    /// The connection is closed after so many bytes of the body.
+    /// The connection is closed after this many bytes of the body.
     Cut(usize),
-    /// After so many bytes of the body nothing comes for so long; then the connection is closed.
+    /// The connection stalls for this long after this many bytes of the body, then closes.
     Stall(usize, Duration),
     /// A body of the right size with a wrong byte.
     WrongByte,
-    /// A sound answer in itself, whose body is only so many bytes of the file.
+    /// A valid response whose body is only this many bytes of the file.
     Short(usize),
-    /// The whole file is sent whatever range was asked for.
+    /// The whole file is sent, ignoring the requested range.
     NoRanges,
-    /// The body comes in pieces of so many bytes with a pause after each.
+    /// The body is sent in pieces of this many bytes, with a pause after each.
     Slow(usize, Duration),
-    /// An error status, with the Hub's `X-Error-Code` where it is not empty.
+    /// An error status, with the Hub's `X-Error-Code` unless it is empty.
     Status(u16, &'static str),
     /// An error status with this header.
     Refuse(u16, &'static str, String),
     /// A redirect to the same target below this address.
     Moved(String),
-    /// A redirect to the very same address.
+    /// A redirect to exactly this address.
     Loop,
-    /// A page of HTML with status 200, as a captive portal sends it.
+    /// An HTML page with status 200, like a captive portal's.
     Portal,
 }
 
-/// A request as it arrived.
+/// A received request.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     pub(crate) storage: bool,
@@ -81,22 +80,22 @@ struct State {
     repos: BTreeMap<String, Repo>,
     rules: Vec<Rule>,
     requests: Vec<Request>,
-    /// The token without which every repository is hidden.
+    /// Repositories are hidden without this token.
     token: Option<String>,
-    /// Without a token repositories are not hidden after all; a wrong one is refused all the same, as the Hub does.
+    /// Repositories are visible without a token, but a wrong one is still refused, as on the Hub.
     is_public: bool,
-    /// The listing has names only, as a mirror may give it.
+    /// The listing only has names, as on some mirrors.
     bare_listing: bool,
-    /// Etags and listings that replace the true ones, by file name.
+    /// Etags that replace the real ones, by file name.
     etags: BTreeMap<String, String>,
-    /// Sizes that replace the true ones in listings, by file name.
+    /// Sizes that replace the real ones in listings, by file name.
     sizes: BTreeMap<String, u64>,
-    /// More names in every listing.
+    /// Additional names in every listing.
     extra_names: Vec<String>,
     storage: String,
 }
 
-/// A connection, by TLS or not.
+/// A connection with or without TLS.
 pub(crate) trait Stream: Read + Write + Send {
     fn set_read_timeout(&self, limit: Duration);
 }
@@ -127,7 +126,7 @@ pub(crate) fn accept_tls(stream: TcpStream) -> Box<dyn Stream> {
     Box::new(rustls::StreamOwned::new(rustls::ServerConnection::new(config.clone()).unwrap(), stream))
 }
 
-/// The running server. Its threads end with the test's process.
+/// The running server. Its threads exit with the test's process.
 #[derive(Clone)]
 pub(crate) struct HubServer {
     pub(crate) address: SocketAddr,
@@ -173,7 +172,7 @@ impl HubServer {
         format!("{}://{}", self.scheme, self.address)
     }
 
-    /// Adds a commit with these files to a repository, lets `revision` stand for it, and returns its hash.
+    /// Adds a commit with these files to a repository, points `revision` to it, and returns its hash.
     pub(crate) fn commit(&self, id: &str, revision: &str, files: &[(&str, &[u8])]) -> String {
         let files: BTreeMap<String, Vec<u8>> =
             files.iter().map(|(name, content)| (name.to_string(), content.to_vec())).collect();
@@ -194,13 +193,13 @@ impl HubServer {
         commit
     }
 
-    /// The next `times` answers to requests whose target contains `part_of_target` go wrong.
-    /// The endpoint's answers and the storage's count alike.
+    /// The next `times` responses to requests whose target contains `part_of_target` fail, both from the endpoint and
+    /// the storage.
     pub(crate) fn fault(&self, part_of_target: &str, times: usize, fault: Fault) {
         self.rule(part_of_target, None, times, fault);
     }
 
-    /// The storage's next `times` answers go wrong.
+    /// The storage's next `times` responses fail.
     pub(crate) fn storage_fault(&self, times: usize, fault: Fault) {
         self.rule("", Some(true), times, fault);
     }
@@ -210,33 +209,33 @@ impl HubServer {
         self.state.lock().unwrap().rules.push(rule);
     }
 
-    /// From now on every repository is hidden from requests without this token.
+    /// Hides every repository from requests without this token.
     pub(crate) fn require_token(&self, token: &str) {
         self.state.lock().unwrap().token = Some(token.to_string());
     }
 
-    /// From now on a token other than this is refused; without one all can be read.
+    /// Refuses every other token; without a token everything is readable.
     pub(crate) fn refuse_other_tokens(&self, token: &str) {
         self.require_token(token);
         self.state.lock().unwrap().is_public = true;
     }
 
-    /// Listings name the files and say no more of them.
+    /// Reduces listings to file names.
     pub(crate) fn list_names_only(&self) {
         self.state.lock().unwrap().bare_listing = true;
     }
 
-    /// The etag of every file called `name` is this text.
+    /// Replaces the etag of every file called `name`.
     pub(crate) fn set_etag(&self, name: &str, etag: &str) {
         self.state.lock().unwrap().etags.insert(name.to_string(), etag.to_string());
     }
 
-    /// Listings give this size for every file called `name`.
+    /// Replaces the listed size of every file called `name`.
     pub(crate) fn set_size(&self, name: &str, size: u64) {
         self.state.lock().unwrap().sizes.insert(name.to_string(), size);
     }
 
-    /// Listings name this file, too.
+    /// Adds this file to listings.
     pub(crate) fn list_also(&self, name: &str) {
         self.state.lock().unwrap().extra_names.push(name.to_string());
     }
@@ -251,7 +250,7 @@ impl HubServer {
     }
 }
 
-/// Answers the requests of one connection.
+/// Responds to the requests of one connection.
 fn serve(stream: Box<dyn Stream>, state: &Mutex<State>, storage: bool) {
     let mut reader = BufReader::new(stream);
     while let Some(mut request) = read_request(&mut reader, storage) {
@@ -367,9 +366,9 @@ impl State {
         }
     }
 
-    /// The repository's commit behind a revision.
+    /// The repository's commit for a revision.
     fn find(&self, id: &str, revision: &str) -> Result<(&str, &BTreeMap<String, Vec<u8>>), Answer> {
-        // The real one answers 401 to those who are not signed in, whether the repository is hidden or missing.
+        // The real Hub responds with 401 without a token, whether the repository is hidden or missing.
         let repo = self.repos.get(id).ok_or_else(|| match self.token {
             Some(_) => Answer::error(404, "RepoNotFound"),
             None => Answer::error(401, "RepoNotFound"),
@@ -467,7 +466,7 @@ impl State {
 
     fn answer_from_storage(&self, request: &Request) -> Answer {
         if request.header("Authorization").is_some() {
-            // As S3 does with a signed URL.
+            // Like S3 for a signed URL.
             return Answer::new(400, "Only one auth mechanism allowed");
         }
         let wanted = request.path().trim_start_matches('/');
@@ -480,7 +479,7 @@ impl State {
 
     fn find_file(&self, id: &str, rest: &str) -> Option<(&str, &str, &[u8])> {
         let repo = self.repos.get(id)?;
-        // A revision may have slashes; they come escaped, so both ways of reading are tried.
+        // Revisions may contain slashes, which are escaped, so both interpretations are tried.
         let revisions = repo.revisions.keys().chain(repo.commits.keys());
         let (revision, name) = revisions
             .filter_map(|revision| Some((revision, rest.strip_prefix(revision)?.strip_prefix('/')?)))
@@ -499,7 +498,7 @@ impl State {
     }
 }
 
-/// The file or the part of it that was asked for.
+/// The file, or the requested part of it.
 fn ranged(request: &Request, content: &[u8]) -> Answer {
     let total = content.len();
     let Some(range) = request.header("Range").and_then(|range| range.strip_prefix("bytes=")) else {
@@ -514,7 +513,7 @@ fn ranged(request: &Request, content: &[u8]) -> Answer {
     Answer::new(206, &content[first..=last]).with("Content-Range", format!("bytes {first}-{last}/{total}"))
 }
 
-/// Carries out a fault. `None` where the connection is to be closed; else what to send after all.
+/// Applies a fault. `None` if the connection should be closed, otherwise what to send.
 fn misbehave(stream: &mut Box<dyn Stream>, request: &Request, mut answer: Answer, fault: Fault) -> Option<Answer> {
     match fault {
         Fault::Cut(bytes) | Fault::Stall(bytes, _) => {
@@ -580,7 +579,7 @@ pub(crate) fn sha256(content: &[u8]) -> String {
     hex(digest::digest(&digest::SHA256, content).as_ref())
 }
 
-/// The name that git gives to a content.
+/// git's name for a content.
 pub(crate) fn git_blob(content: &[u8]) -> String {
     let framed = [format!("blob {}\0", content.len()).as_bytes(), content].concat();
     hex(digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, &framed).as_ref())
@@ -609,7 +608,7 @@ fn unescape(path: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// For `tests/hub_python_client.py`: prints its address and serves the embedded model until standard input ends.
+/// For `tests/hub_python_client.py`: prints its address and serves the embedded model until standard input closes.
 #[test]
 #[ignore = "a server for other programs, not a test"]
 fn serves_until_standard_input_ends() {
@@ -617,7 +616,7 @@ fn serves_until_standard_input_ends() {
     for revision in ["main", "refs/pr/1"] {
         server.commit("org/small", revision, &crate::hub_program::embedded_model());
     }
-    // More than a checkpoint needs, and so more than Python is asked for.
+    // More files than a checkpoint needs, and more than Python requests.
     let wide = [&crate::hub_program::embedded_model()[..], &[("vocab.txt", b"[PAD]\n")]].concat();
     server.commit("org/small", "wide", &wide);
     writeln!(std::io::stdout(), "\nendpoint {}", server.endpoint()).unwrap();

@@ -1,4 +1,4 @@
-//! `--output`: whole or not at all, and resumed to the same bytes. Completions and the manual page.
+//! `--output`: all or nothing, and resumed to the same bytes. Completions and the manual page.
 
 use crate::harness::{agnews, builtin, Agnews};
 use crate::random::Random;
@@ -21,7 +21,7 @@ const WORDS: [&str; 12] = [
     "minister",
 ];
 
-/// Lines of every length, some blank, none the same; the number at the front is no word of the model's.
+/// Lines of various lengths, some blank, all different; the number at the start is not in the model's vocabulary.
 fn lines(count: usize) -> String {
     let mut random = Random::new(7);
     let mut text = String::new();
@@ -30,7 +30,7 @@ fn lines(count: usize) -> String {
             text.push_str(&line.to_string());
             for _ in 0..line % 5 {
                 text.push(' ');
-                text.push_str(*random.pick(&WORDS));
+                text.push_str(random.pick::<&str>(&WORDS));
             }
         }
         text.push('\n');
@@ -44,7 +44,7 @@ struct Run {
 }
 
 impl Run {
-    /// Over a CSV of `count` records, each with a line break in its text.
+    /// Classifies a CSV file of `count` records, each with a line break in its text.
     fn new(count: usize, options: &[&str]) -> Run {
         let folder = tempfile::tempdir().unwrap();
         let rows: String = lines(count).lines().map(|line| format!("\"{line}\n\"\"quoted\"\"\"\n")).collect();
@@ -71,7 +71,7 @@ fn records_go_to_the_file_and_nothing_else_is_left() {
 }
 
 #[test]
-fn a_run_that_fails_leaves_the_file_as_it_was_and_is_resumed() {
+fn a_failed_run_leaves_the_file_unchanged_and_can_be_resumed() {
     let run = Run::new(5, &[]);
     let (out, second) = (run.path("out.tsv"), run.path("second.csv"));
     std::fs::write(&out, "before").unwrap();
@@ -110,8 +110,8 @@ fn malformed_records_are_in_the_file_and_fail_the_run() {
     assert_eq!(std::fs::read_to_string(&out).unwrap(), "1\tSports\n\t\n1\tSports\n");
 }
 
-/// The process is killed at moments that the clock chooses, torn in the middle of a record, and resumed each time:
-/// the end is what one undisturbed run gives, byte for byte.
+/// The process is killed at arbitrary times, its output torn in the middle of a record, and resumed each time: the
+/// result is the same to the byte as that of one undisturbed run.
 #[test]
 fn a_killed_run_is_resumed_to_the_same_bytes() {
     for format in [&["--format", "jsonl", "-k", "4"][..], &["--format", "csv", "--keep"]] {
@@ -136,7 +136,7 @@ fn a_killed_run_is_resumed_to_the_same_bytes() {
             child.kill().unwrap();
             child.wait().unwrap();
             kills += 1;
-            // A write that the kill, or a full disk, tore in two.
+            // A write torn in two by the kill or a full disk.
             if let Ok(metadata) = std::fs::metadata(&partial) {
                 let torn = std::fs::OpenOptions::new().write(true).open(&partial).unwrap();
                 torn.set_len(metadata.len().saturating_sub(random.below(40) as u64)).unwrap();
@@ -149,7 +149,7 @@ fn a_killed_run_is_resumed_to_the_same_bytes() {
 }
 
 #[test]
-fn two_runs_do_not_write_one_file() {
+fn two_runs_do_not_write_the_same_file() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out.tsv");
     let (mut command, _home) = builtin().arg("-o").arg(&out).into_command();

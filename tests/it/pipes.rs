@@ -1,4 +1,4 @@
-//! How the program behaves between other programs: what has arrived is answered at once, a closed pipe ends it.
+//! The program in a pipeline: input is answered as it arrives, and a closed pipe ends the program.
 
 use crate::harness::builtin;
 use std::io::{BufRead, BufReader, Write};
@@ -12,7 +12,7 @@ fn a_line_is_answered_while_the_pipe_stays_open() {
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     for text in ["The striker scored twice in the derby.", "", "The striker won the match in the last minute."] {
         writeln!(stdin, "{text}").unwrap();
-        // Blocks for ever where the program waits for more input: the test would never end.
+        // Blocks forever if the program waits for more input; the test would then hang.
         let mut record = String::new();
         stdout.read_line(&mut record).unwrap();
         assert_eq!(record, if text.is_empty() { "\t\n" } else { "1\tSports\n" });
@@ -28,7 +28,7 @@ fn a_closed_pipe_ends_quietly() {
     let mut child = command.spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let feeder = std::thread::spawn(move || {
-        // Far more than pipes hold: the program must end by itself, and then writing fails.
+        // Far more than a pipe can hold: the program must exit by itself, and then writing fails.
         (0..20_000).try_for_each(|_| writeln!(stdin, "The striker scored twice in the derby."))
     });
     let mut first = String::new();
@@ -41,7 +41,7 @@ fn a_closed_pipe_ends_quietly() {
     assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
 }
 
-/// A full disk is no closed pipe: it is told.
+/// A full disk is not a closed pipe: it is reported.
 #[test]
 #[cfg(target_os = "linux")]
 fn output_that_cannot_be_written_is_an_error() {

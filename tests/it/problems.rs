@@ -1,18 +1,18 @@
-//! What a checkpoint can predict beside one label: several labels, a value, the relation of two texts, labels of the
-//! user's own. The checkpoints are the fixtures with another config.json; that their logits are right is tested elsewhere.
+//! Predictions other than one label: several labels, a value, the relation of two texts, the user's own labels. The
+//! checkpoints are the fixtures with a modified config.json; their logits are tested elsewhere.
 
 use crate::harness::{agnews, fixture, Agnews};
 use serde_json::{json, Value};
 use std::fs;
 use std::path::PathBuf;
 
-/// A checkpoint in a folder of its own.
+/// A checkpoint in its own folder.
 struct Model {
     folder: tempfile::TempDir,
 }
 
 impl Model {
-    /// The three-label fixture, with `changes` made to its config.json.
+    /// The three-label fixture, with `changes` applied to its config.json.
     fn of_three_labels(changes: &[(&str, Value)]) -> Model {
         let folder = tempfile::tempdir().unwrap();
         for name in ["model.safetensors", "vocab.txt", "tokenizer_config.json"] {
@@ -107,7 +107,7 @@ fn several_labels_are_all_those_at_or_above_the_threshold() {
 }
 
 #[test]
-fn the_evaluation_of_several_labels_has_their_figures() {
+fn the_evaluation_of_several_labels_has_its_own_metrics() {
     let names = id2label(["joy", "anger", "fear"]);
     let model = Model::of_three_labels(&[names, ("problem_type", json!("multi_label_classification"))]);
     let file = model.write(
@@ -171,7 +171,7 @@ fn pairs_come_from_a_tab_or_from_two_fields() {
     assert_eq!(outcome.stdout.lines().next().unwrap().split('\t').nth(2), Some(score.as_str()));
 }
 
-/// The scores are recomputed here from the logits of each pair of text and hypothesis.
+/// Recomputes the scores from the logits of each pair of text and hypothesis.
 #[test]
 fn labels_of_your_own_are_scored_as_in_transformers() {
     let nli = Model::of_three_labels(&[id2label(["contradiction", "neutral", "entailment"])]);

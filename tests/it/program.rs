@@ -1,4 +1,4 @@
-//! The program as a user meets it: ways in, records out, errors and exit codes.
+//! The program from a user's point of view: inputs, records, errors and exit codes.
 
 use crate::harness::{agnews, builtin, fixture};
 use serde_json::Value;
@@ -24,12 +24,12 @@ fn arguments_lines_and_files_give_the_same_records() {
 }
 
 #[test]
-fn no_text_at_all_is_no_record() {
+fn no_text_gives_no_records() {
     assert_eq!(builtin().stdin("").quiet_success(), "");
 }
 
 #[test]
-fn blank_lines_keep_their_places() {
+fn blank_lines_keep_their_position() {
     let stdin = format!("{SPORTS}\n\n \t \n{WORLD}\n");
     let records = |args: &[&str]| builtin().args(args).stdin(&stdin).quiet_success();
     assert_eq!(records(&[]), "1\tSports\n\t\n\t\n0\tWorld\n");
@@ -40,7 +40,7 @@ fn blank_lines_keep_their_places() {
 }
 
 #[test]
-fn hostile_lines_keep_their_places() {
+fn hostile_lines_keep_their_position() {
     let mut stdin = Vec::new();
     let long = "word and 東京 ".repeat(700_000);
     for line in [b"\0\0\0", &b"\xff\xfe broken \xc3"[..], long.as_bytes(), &[b'a'; 10_000_000], b"tab\there\rand CR"] {
@@ -63,7 +63,7 @@ fn scores_are_probabilities_best_first() {
     let stdout = builtin().args(["-k", "9", "--format", "jsonl", WORLD]).quiet_success();
     let record: Value = serde_json::from_str(&stdout).unwrap();
     let scores: Vec<f64> = record["scores"].as_array().unwrap().iter().map(|s| s["score"].as_f64().unwrap()).collect();
-    assert_eq!(scores.len(), 4, "K above the number of classes gives all of them");
+    assert_eq!(scores.len(), 4, "a K above the number of classes lists all of them");
     assert!((scores.iter().sum::<f64>() - 1.0).abs() < 1e-6);
     assert!(scores.windows(2).all(|pair| pair[0] >= pair[1]));
     assert_eq!(record["score"], record["scores"][0]["score"]);
@@ -97,7 +97,7 @@ fn a_local_folder_is_a_checkpoint() {
 }
 
 #[test]
-fn what_does_not_fit_the_checkpoint_is_an_error_with_the_reason() {
+fn options_that_do_not_fit_the_checkpoint_are_errors_with_the_reason() {
     builtin().args(["--labels", "a,b", SPORTS]).run().code_is(1).tells(&["2 label names", "has 4"]);
     builtin().args(["--max-length", "513", SPORTS]).run().code_is(1).tells(&["513 tokens", "512"]);
     builtin().args(["--max-length", "2", SPORTS]).run().code_is(1).tells(&["no room for text"]);
@@ -105,7 +105,7 @@ fn what_does_not_fit_the_checkpoint_is_an_error_with_the_reason() {
 }
 
 #[test]
-fn usage_errors_end_with_two() {
+fn usage_errors_exit_with_two() {
     for args in [
         &["--format", "xml"][..],
         &["--no-such-option"],
@@ -122,7 +122,7 @@ fn usage_errors_end_with_two() {
 }
 
 #[test]
-fn an_unreadable_second_file_leaves_what_was_classified() {
+fn an_unreadable_second_file_keeps_the_first_files_records() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("lines.txt");
     std::fs::write(&path, format!("{SPORTS}\n{WORLD}\n")).unwrap();

@@ -1,7 +1,7 @@
-//! The readers against arbitrary input: whatever the bytes and however they arrive, the end is a number of records,
-//! the right one where the input is well formed, and never a panic.
+//! Feeds arbitrary input to the readers: whatever the bytes and however they arrive, the result is a number of records,
+//! the right one if the input is well formed, and never a panic.
 //!
-//! `AGNEWS_FUZZ_CASES` sets how many cases each test makes; the default takes seconds.
+//! `AGNEWS_FUZZ_CASES` sets the number of cases per test; the default takes seconds.
 
 use crate::random::{self, Random};
 use crate::structured::{gzip, zstd};
@@ -10,12 +10,12 @@ use agnews::source::{
 };
 use std::path::Path;
 
-/// A 64th of what the library's own fuzz tests make: each case here writes a file.
+/// A 64th of the library's own fuzz cases: each case here writes a file.
 fn cases() -> u64 {
     random::cases().div_ceil(64)
 }
 
-/// A text of pieces that formats care about.
+/// A text made of pieces that are special in some format.
 fn text(random: &mut Random) -> String {
     const PIECES: [&str; 22] = [
         "a", "striker", " ", ",", "\"", "\"\"", "\n", "\r\n", "\r", "\t", "\\", "\\n", "{", "}", "[", ":", "é", "日本",
@@ -51,13 +51,13 @@ fn bytes(random: &mut Random) -> Vec<u8> {
     for _ in 0..random.below(40) {
         match random.below(3) {
             0 => bytes.push(random.next() as u8),
-            _ => bytes.extend_from_slice(*random.pick(&PIECES)),
+            _ => bytes.extend_from_slice(random.pick::<&[u8]>(&PIECES)),
         }
     }
     bytes
 }
 
-/// All records of a file, and the error that ended it, if one did. Windows are small, so that their edges are met.
+/// All records of a file, and the error that ended reading, if any. Windows are small, to test their edges.
 fn read(path: &Path, options: &ReadOptions) -> (Vec<Record>, Option<String>) {
     let limits = WindowLimits { first_records: 2, max_records: 7, max_bytes: 100, waits: false };
     let mut records = Vec::new();
@@ -97,7 +97,7 @@ fn packed(random: &mut Random, bytes: &[u8]) -> Vec<u8> {
     }
 }
 
-/// A record, a line each where it must be: what a blank text, or one with line breaks, is written as.
+/// A CSV file with these rows. Fields are quoted if necessary, and otherwise at random.
 fn write_csv(random: &mut Random, rows: &[[String; 2]]) -> String {
     let end = *random.pick(&["\n", "\r\n"]);
     let field = |random: &mut Random, text: &str| {
@@ -116,7 +116,7 @@ fn write_csv(random: &mut Random, rows: &[[String; 2]]) -> String {
 }
 
 #[test]
-fn well_formed_files_give_back_what_was_written() {
+fn well_formed_files_round_trip() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("case");
     for case in 0..cases() {
@@ -150,7 +150,7 @@ fn well_formed_files_give_back_what_was_written() {
 }
 
 #[test]
-fn arbitrary_bytes_end_in_records() {
+fn arbitrary_bytes_give_records() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("case");
     for case in 0..cases() {
@@ -173,7 +173,7 @@ fn arbitrary_bytes_end_in_records() {
             InputFormat::Json,
         ]);
         let (records, error) = read(&path, &options(format, fields));
-        // Lines and JSON Lines give a record for each line, whatever is in it.
+        // Lines and JSON Lines give one record per line, whatever is in it.
         let is_plain = content == bytes && !starts_like_an_archive(&bytes);
         if is_plain && error.is_none() && matches!(format, InputFormat::Lines | InputFormat::Jsonl) {
             let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
@@ -190,7 +190,7 @@ fn starts_like_an_archive(bytes: &[u8]) -> bool {
 }
 
 #[test]
-fn damaged_archives_end_in_records_and_an_error_or_none() {
+fn damaged_archives_give_records_and_sometimes_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("case");
     for case in 0..cases() {

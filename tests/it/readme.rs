@@ -1,4 +1,4 @@
-//! The README's examples, run: what stands below a `$ ` line in a `console` block is what the command prints.
+//! Runs the README's examples: a command after `$ ` in a `console` block must print the lines below it.
 
 use std::path::Path;
 use std::process::Command;
@@ -28,7 +28,7 @@ fn examples(markdown: &str) -> Vec<Example> {
     examples
 }
 
-/// Whether two outputs are the same, the last digits of scores apart: these depend on the processor's arithmetic.
+/// Whether two outputs are equal, ignoring the last digits of scores, which depend on the processor's arithmetic.
 fn same_but_for_rounding(a: &str, b: &str) -> bool {
     let is_numeric = |c: char| c.is_ascii_digit() || c == '.';
     let (mut a, mut b) = (a, b);
@@ -53,7 +53,7 @@ fn same_but_for_rounding(a: &str, b: &str) -> bool {
 }
 
 #[test]
-fn rounding_is_all_that_may_differ() {
+fn only_rounding_may_differ() {
     assert!(same_but_for_rounding("1\tSports\t0.991500\n", "1\tSports\t0.991501\n"));
     assert!(!same_but_for_rounding("1\tSports\t0.991500\n", "1\tSports\t0.991600\n"));
     assert!(!same_but_for_rounding("1\tSports\n", "2\tSports\n"));
@@ -68,14 +68,14 @@ fn every_example_prints_what_the_readme_shows() {
     assert!(examples.len() >= 8, "only {} examples found", examples.len());
     let binary = Path::new(env!("CARGO_BIN_EXE_agnews"));
     let path = format!("{}:/usr/local/bin:/usr/bin:/bin", binary.parent().unwrap().display());
-    // One folder for all: an example may read the file that one before it wrote.
+    // One folder for all: an example may read a file written by an earlier one.
     let folder = tempfile::tempdir().unwrap();
     for example in &examples {
         let mut command = Command::new("sh");
         command.arg("-c").arg(&example.command).current_dir(folder.path());
-        // With AMX the default arithmetic is another, and moves more than the last digit shown.
+        // With AMX the default arithmetic is different, and changes more than the last digit shown.
         command.env_clear().env("PATH", &path).env("HOME", folder.path()).env("AGNEWS_CPU", "avx512bf16");
-        // Standard error follows standard output, as on a terminal where nothing is redirected.
+        // Standard error after standard output, as on a terminal.
         let output = command.stdin(std::process::Stdio::null()).output().unwrap();
         let printed = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
         let is_same = same_but_for_rounding(&printed, &example.output);

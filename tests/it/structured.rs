@@ -10,7 +10,7 @@ const SPORTS: &str = "The striker scored twice in the last ten minutes to win th
 const WORLD: &str = "Peace talks between the two governments resumed in Geneva on Monday.";
 const BUSINESS: &str = "Shares of the carmaker fell nine percent after it cut its profit forecast.";
 
-/// A file in a folder of its own.
+/// A file in its own folder.
 struct Written {
     path: std::path::PathBuf,
     _folder: tempfile::TempDir,
@@ -37,7 +37,7 @@ pub fn zstd(bytes: &[u8]) -> Vec<u8> {
     compress_to_vec(bytes, CompressionLevel::Fastest)
 }
 
-/// The same three texts in every format, the second over two lines where that is possible.
+/// The same three texts in every format, the second over two lines if possible.
 fn csv() -> String {
     format!("\u{feff}id,text\r\n7,\"{SPORTS}\"\r\n8,\"Peace talks between the \"\"two\"\" governments\r\nresumed, in Geneva.\"\r\n9,{BUSINESS}\r\n")
 }
@@ -89,7 +89,7 @@ fn text_fields_are_named_numbered_and_joined() {
 }
 
 #[test]
-fn columns_are_found_anew_in_each_file() {
+fn columns_are_found_in_each_file() {
     let first = written("a.csv", format!("id,text\n1,{SPORTS}\n"));
     let second = written("b.csv", format!("text,other\n{WORLD},1\n"));
     let both = || classify(&first).arg("-f").arg(&second.path);
@@ -103,7 +103,7 @@ fn columns_are_found_anew_in_each_file() {
 }
 
 #[test]
-fn a_malformed_record_keeps_its_place_and_fails_the_run() {
+fn a_malformed_record_keeps_its_position_and_fails_the_run() {
     let csv = format!("id,text\n1,{SPORTS}\n2\n3,{WORLD}\n4,a,b\n");
     let outcome = classify(&written("a.csv", &csv)).run().code_is(1).prints("1\tSports\n\t\n0\tWorld\n\t\n");
     let outcome = outcome.tells(&["a.csv, line 3: it has 1 field, the header has 2", "a.csv, line 5: it has 3 fields"]);
@@ -121,7 +121,7 @@ fn a_malformed_record_keeps_its_place_and_fails_the_run() {
         lines[2],
         "{\"label_id\":null,\"label\":null,\"score\":null,\"error\":\"its \\\"text\\\" is neither a string nor a number\"}"
     );
-    assert_eq!(lines[3], "{\"label_id\":null,\"label\":null,\"score\":null}", "a blank line is no fault");
+    assert_eq!(lines[3], "{\"label_id\":null,\"label\":null,\"score\":null}", "a blank line is not an error");
     outcome.tells(&["a.jsonl, line 2: it is not a JSON object", "2 of 5"]);
 
     let outcome = classify(&jsonl).arg("--strict").run().code_is(1).prints("1\tSports\n");
@@ -130,7 +130,7 @@ fn a_malformed_record_keeps_its_place_and_fails_the_run() {
 }
 
 #[test]
-fn of_many_malformed_records_ten_are_told() {
+fn ten_of_many_malformed_records_are_reported() {
     let outcome = classify(&written("a.jsonl", "nonsense\n".repeat(50))).arg("--quiet").run().code_is(1);
     assert_eq!(outcome.stdout, "\t\n".repeat(50));
     assert_eq!(outcome.stderr.lines().count(), 12, "{}", outcome.stderr);
@@ -138,7 +138,7 @@ fn of_many_malformed_records_ten_are_told() {
 }
 
 #[test]
-fn damaged_compressed_data_is_an_error_behind_what_was_whole() {
+fn damaged_compressed_data_is_an_error_after_its_intact_part() {
     let lines = format!("{SPORTS}\n").repeat(3);
     for (packed, name) in [(gzip(lines.as_bytes()), "a.gz"), (zstd(lines.as_bytes()), "a.zst")] {
         let cut = written(name, &packed[..packed.len() - 2]);
@@ -182,7 +182,7 @@ fn fields_are_carried_through() {
     assert_eq!(classify(&jsonl).args(["--id-field", "deep.k"]).quiet_success(), "[1,2]\t1\tSports\n");
 }
 
-/// A table that is classified again, its own output the input, is not damaged on the way.
+/// A table classified again, with its own output as the input, is not damaged.
 #[test]
 fn kept_tsv_columns_stay_byte_for_byte() {
     let rows = format!("path\ttext\nC:\\new\\\\x\t\"{WORLD}\n\\N\t{WORLD}\n");
@@ -218,7 +218,7 @@ fn nul_bytes_may_separate_texts() {
     assert_eq!(records, "1\tSports\n0\tWorld\n\t\n2\tBusiness\n");
 }
 
-/// What has arrived on a pipe is answered before more comes, whatever the format.
+/// In every format, input from a pipe is answered before more arrives.
 #[test]
 fn a_record_is_answered_while_the_pipe_stays_open() {
     let gzip_member = |line: &str| gzip(line.as_bytes());
@@ -236,7 +236,7 @@ fn a_record_is_answered_while_the_pipe_stays_open() {
         for (piece, expected) in pieces.iter().zip(["1\tSports\n", "0\tWorld\n", "2\tBusiness\n"]) {
             stdin.write_all(&pack(piece)).unwrap();
             stdin.flush().unwrap();
-            // Blocks for ever where the program waits for more input: the test would never end.
+            // Blocks forever if the program waits for more input; the test would then hang.
             let mut record = String::new();
             stdout.read_line(&mut record).unwrap();
             assert_eq!(record, expected, "{format}");
@@ -251,7 +251,7 @@ fn zstd_frame(text: &str) -> Vec<u8> {
 }
 
 #[test]
-fn fields_of_plain_lines_are_a_usage_error_that_names_the_way() {
+fn fields_of_plain_lines_are_a_usage_error_that_names_the_solution() {
     builtin().args(["--text-field", "a"]).run().code_is(2).tells(&["standard input", "--input-format"]);
     let jsonl = written("a.jsonl", "{\"text\":\"a\"}\n");
     classify(&jsonl).arg("--keep").run().code_is(2).tells(&["--format jsonl"]);
@@ -262,7 +262,7 @@ fn many_windows_of_csv_keep_their_order() {
     let mut csv = String::from("n,text\n");
     let mut expected = String::new();
     for n in 0..5_000 {
-        // Words rather than sentences: the order is what is tested.
+        // Words rather than sentences, because only the order is tested.
         let text = ["striker derby goal", "peace talks Geneva", "shares profit forecast"][n % 3];
         csv.push_str(&format!("{n},\"{text}\"\n"));
         expected.push_str(&format!("{n}\t"));

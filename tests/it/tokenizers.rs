@@ -1,5 +1,5 @@
-//! Token ids of every kind of tokenizer, against references: the small ones in `fixtures/tokenizers`, and checkpoints of
-//! whole families in the folders below `AGNEWS_FAMILIES`, if that is set.
+//! Compares the token ids of every kind of tokenizer to references: small ones in `fixtures/tokenizers`, and whole
+//! checkpoints in the folders below `AGNEWS_FAMILIES`, if set.
 
 use crate::harness::fixture;
 use agnews::checkpoint::files::CheckpointFiles;
@@ -34,11 +34,11 @@ fn ids(value: &Value) -> Vec<u32> {
     value.as_array().into_iter().flatten().map(|id| id.as_u64().unwrap() as u32).collect()
 }
 
-/// The field of a reference, or what the tokenizer file's own library gives in its place.
+/// The field of a reference, or, if the tokenizer file's own library gives another value, that value.
 fn expected(reference: &Value, name: &str) -> Vec<u32> {
     let native = &reference[format!("native_{name}")];
     let ids = ids(if native.is_null() { &reference[name] } else { native });
-    // Token types that are all zero are none.
+    // Token types that are all zero are left out.
     if name == "token_type_ids" && ids.iter().all(|&id| id == 0) {
         return Vec::new();
     }
@@ -53,13 +53,13 @@ fn encode(tokenization: &Tokenization, reference: &Value) -> Encoding {
     }
 }
 
-/// The lines of a file of JSON. A text may hold line separators of Unicode's, so only line feeds end a line.
+/// The lines of a JSON Lines file. A text may contain Unicode line separators, so only line feeds end a line.
 fn lines(path: &Path) -> Vec<Value> {
     let content = std::fs::read_to_string(path).unwrap();
     content.split('\n').filter(|line| !line.is_empty()).map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// The references of a folder: with their texts, or for each text of the file beside the folder.
+/// The references of a folder: with their own texts, or one for each text of the shared file.
 fn references(folder: &Path) -> Vec<Value> {
     let mut references = lines(&folder.join("reference.jsonl"));
     if references[0]["text"].is_null() {
@@ -72,7 +72,7 @@ fn references(folder: &Path) -> Vec<Value> {
     references
 }
 
-/// References of a folder, and a line for each text whose ids or token types differ.
+/// The references of a folder, and one line for each text whose ids or token types differ.
 fn compare(folder: &Path) -> (usize, Vec<String>) {
     let references = references(folder);
     let mut differences = Vec::new();
@@ -97,7 +97,7 @@ fn compare(folder: &Path) -> (usize, Vec<String>) {
 }
 
 #[test]
-fn ids_of_every_kind_equal_those_of_their_own_library() {
+fn ids_of_every_kind_equal_their_own_librarys() {
     let folders = folders(&fixture("tokenizers"));
     assert!(folders.len() >= 16, "{folders:?}");
     for folder in folders {
@@ -106,7 +106,7 @@ fn ids_of_every_kind_equal_those_of_their_own_library() {
     }
 }
 
-/// `AGNEWS_FAMILIES` names a folder of checkpoints, each with a `reference.jsonl` of `text`, `text_pair` if there is one,
+/// `AGNEWS_FAMILIES` names a folder of checkpoints, each with a `reference.jsonl` of `text`, optionally `text_pair`,
 /// `input_ids`, `token_type_ids`, and `native_…` of both if the tokenizer's own library differs from transformers.
 #[test]
 fn ids_of_whole_families_equal_their_references() {
@@ -123,7 +123,7 @@ fn ids_of_whole_families_equal_their_references() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
-/// The short cut for long texts must not change a single id, nor must it be lost.
+/// The shortcut for long texts must not change a single id, and must be used.
 #[test]
 fn the_start_of_a_long_text_gives_the_ids_of_the_whole() {
     let seeds = [
@@ -169,7 +169,7 @@ fn the_length_of_a_text_does_not_change_its_first_tokens() {
     }
 }
 
-/// A copy of a fixture with one file changed, or left out if `content` is `None`.
+/// A copy of a fixture with one file changed, or removed if `content` is `None`.
 fn changed(name: &str, file: &str, content: Option<&[u8]>) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for entry in std::fs::read_dir(fixture("tokenizers").join(name)).unwrap() {
@@ -234,9 +234,9 @@ fn a_damaged_character_map_is_found_before_it_is_used() {
     }
 }
 
-/// The class wins over the model's type, and that over the files.
+/// The class takes precedence over the model's type, which takes precedence over the files.
 #[test]
-fn the_tokenizer_is_that_of_the_class_or_the_model_type_or_the_files() {
+fn the_tokenizer_follows_the_class_or_the_model_type_or_the_files() {
     let ids = |model_type: &str, tokenizer_config: &str| {
         let folder = changed("camembert", "tokenizer_config.json", Some(tokenizer_config.as_bytes()));
         let inputs = ModelInputs { model_type, vocab_size: 1000, max_length: 64 };
@@ -261,7 +261,7 @@ fn token_types_are_left_out_for_a_model_that_takes_none() {
 }
 
 #[test]
-fn a_pair_needs_room_beside_its_special_tokens() {
+fn a_pair_needs_room_besides_its_special_tokens() {
     let tokenization = load_as(&fixture("tokenizers").join("roberta"), Some(4)).unwrap();
     let error = tokenization.encode_pair("a", "b").unwrap_err().to_string();
     assert!(error.contains("no room") && error.contains("4 special tokens"), "{error}");

@@ -1,5 +1,5 @@
-//! A checkpoint's tensors from every format that PyTorch and safetensors write, to the bit; and what is said of files
-//! that are damaged, made to harm, or hold something else. The fixtures' generator lies beside them.
+//! A checkpoint's tensors from every format written by PyTorch and safetensors, to the bit, and the errors for files
+//! that are damaged, malicious, or hold something else. The fixtures' generator is in the same folder as the fixtures.
 
 use crate::harness::fixture;
 use agnews::checkpoint::files::CheckpointFiles;
@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-/// A folder with the files of a checkpoint, each copied from a fixture or written out.
+/// A folder with the files of a checkpoint, each copied from a fixture or given.
 struct Folder {
     folder: tempfile::TempDir,
 }
@@ -38,7 +38,7 @@ impl Folder {
         Weights::open(&CheckpointFiles::Folder(self.path().to_owned()))
     }
 
-    /// The message of an error of opening, or of converting one of the tensors.
+    /// The error message from opening, or from converting one of the tensors.
     #[track_caller]
     fn error(&self) -> String {
         let error = match self.open() {
@@ -97,14 +97,14 @@ fn every_format_gives_the_same_tensors_to_the_bit() {
         let weights = Folder::new().copy(source, name).open().unwrap_or_else(|error| panic!("{source}: {error:#}"));
         assert_eq!(load(&weights).unwrap(), expected, "{source}");
     }
-    // Saved from an encoder alone: the names have no prefix.
+    // Saved from a bare encoder: the names have no prefix.
     let bare = |(name, tensor): (String, _)| (name.strip_prefix("bert.").unwrap_or(&name).to_owned(), tensor);
     let weights = Folder::new().copy("zip-bare-gamma-beta.bin", "pytorch_model.bin").open().unwrap();
     assert_eq!(load(&weights).unwrap(), expected.into_iter().map(bare).collect());
 }
 
 #[test]
-fn views_of_storages_as_pytorch_wrote_them_before_version_0_4() {
+fn views_of_storages_written_by_pytorch_before_version_0_4() {
     let weights = Folder::new().copy("legacy-storage-views.bin", "pytorch_model.bin").open().unwrap();
     assert_eq!(load(&weights).unwrap(), expected("expected-storage-views.safetensors"));
 }
@@ -112,7 +112,7 @@ fn views_of_storages_as_pytorch_wrote_them_before_version_0_4() {
 /// An index of the fixture's two shards, in the form of transformers' `save_pretrained`.
 fn index(stem: &str, extension: &str) -> String {
     let names = expected("expected.safetensors").into_keys();
-    // The generator puts the first six tensors, in the state dict's order, into the first shard.
+    // The generator stores the first six tensors, in the state dict's order, in the first shard.
     let first = |name: &str| name.starts_with("bert.") || name.starts_with("classifier.");
     let entries = names.map(|name| {
         let number = if first(&name) { 1 } else { 2 };
@@ -136,7 +136,7 @@ fn shards_give_the_same_tensors() {
 }
 
 #[test]
-fn shards_can_lie_in_a_folder_below() {
+fn shards_can_be_in_a_subfolder() {
     let folder = sharded("model", "safetensors");
     fs::create_dir(folder.path().join("parts")).unwrap();
     for shard in ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"] {
@@ -151,7 +151,7 @@ fn shards_can_lie_in_a_folder_below() {
 fn shards_that_are_missing_or_incomplete_are_named() {
     let folder = sharded("model", "safetensors");
     fs::remove_file(folder.path().join("model-00002-of-00002.safetensors")).unwrap();
-    assert_contains(&folder.error(), "names the shard model-00002-of-00002.safetensors, which is not there");
+    assert_contains(&folder.error(), "names the shard model-00002-of-00002.safetensors, which does not exist");
     let folder = sharded("model", "safetensors");
     fs::copy(
         folder.path().join("model-00001-of-00002.safetensors"),
@@ -161,10 +161,10 @@ fn shards_that_are_missing_or_incomplete_are_named() {
     assert_contains(&folder.error(), "model-00002-of-00002.safetensors lacks tensor \"bfloat16\"");
     let folder = sharded("pytorch_model", "bin")
         .write("pytorch_model.bin.index.json", r#"{"weight_map": {"a": "pytorch_model.bin.index.json"}}"#);
-    assert_contains(&folder.error(), "it is no file of torch.save");
+    assert_contains(&folder.error(), "it was not written by torch.save");
     let folder =
         sharded("pytorch_model", "bin").write("pytorch_model.bin.index.json", r#"{"weight_map": {"a": "../secret"}}"#);
-    assert_contains(&folder.error(), "its weight_map gives \"../secret\" for \"a\"");
+    assert_contains(&folder.error(), "its weight_map has \"../secret\" for \"a\"");
 }
 
 #[test]
@@ -222,7 +222,7 @@ fn two_names_of_one_tensor_are_refused() {
 }
 
 #[test]
-fn what_is_no_state_dict_is_refused_by_name() {
+fn files_without_a_state_dict_are_refused_by_name() {
     for (source, expected) in [
         ("refused-compressed.bin", "it is compressed (CompressionMethod::DEFLATE)"),
         (
@@ -245,7 +245,7 @@ fn a_file_cut_off_is_refused_by_name() {
         ("legacy-protocol2.bin", "pytorch_model.bin"),
     ] {
         let whole = fs::read(fixture("weights").join(source)).unwrap();
-        // At every length in the readers' own tests; here through real files.
+        // The readers' own tests cover every length; this one uses real files.
         for length in [0, 1, 4, 7, 8, 100, whole.len() / 2, whole.len() - 1] {
             let error = Folder::new().write(name, &whole[..length]).error();
             assert_contains(&error, name);

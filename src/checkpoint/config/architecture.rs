@@ -1,34 +1,34 @@
-//! What a family's `config.json` comes to: a description of the encoder and of the head on it, of which the model is
-//! built. Pure: names, sizes and choices.
+//! What a family's `config.json` is turned into: a description of the encoder and its head, from which the model is
+//! built. Only data: names, sizes and choices.
 
 use crate::kernels::Activation;
 
 /// An encoder with a classification head.
 #[derive(Debug, Clone)]
 pub struct Architecture {
-    /// What the names of the encoder's tensors begin with, unless the checkpoint was saved from a bare encoder.
+    /// Prefix of the encoder's tensor names, unless the checkpoint was saved from a bare encoder.
     pub prefix: &'static str,
     /// Rows of the word embedding.
     pub vocab_size: usize,
     /// Width of the hidden states.
     pub hidden_size: usize,
-    /// Attention heads; they divide `hidden_size`.
+    /// Attention heads; `hidden_size` is a multiple of this.
     pub heads: usize,
     /// Width of the feed-forward layer.
     pub intermediate_size: usize,
     /// The longest sequence in tokens.
     pub max_length: usize,
-    /// Of the feed-forward layer.
+    /// Activation of the feed-forward layer.
     pub activation: Activation,
-    /// Every layer norm.
+    /// Settings of every layer norm.
     pub norm: Norm,
-    /// Ids to the first hidden states.
+    /// Token ids to the first hidden states.
     pub embeddings: Embeddings,
-    /// The layers in the order in which they run. Layers of one name share their parameters.
+    /// The layers in execution order. Layers with the same name share their parameters.
     pub layers: Vec<Layer>,
-    /// What a layer's tensors are called, and what it consists of.
+    /// The names of a layer's tensors, and its parts.
     pub parts: LayerParts,
-    /// Where a layer's norms stand.
+    /// Where a layer's norms are.
     pub norm_placement: NormPlacement,
     /// What attention adds to scores for the distance of two tokens.
     pub distances: Distances,
@@ -52,13 +52,13 @@ pub struct Embeddings {
     pub size: usize,
     /// The word embedding.
     pub words: &'static str,
-    /// The position embedding, if positions have one.
+    /// The position embedding, if the family has one.
     pub positions: Option<AbsolutePositions>,
     /// Rows of the token type embedding, if there is one.
     pub token_types: Option<usize>,
     /// The layer norm.
     pub norm: &'static str,
-    /// The dense layer to the width of the hidden states.
+    /// The dense layer that projects to the width of the hidden states.
     pub projection: Option<&'static str>,
 }
 
@@ -69,25 +69,27 @@ pub struct AbsolutePositions {
     pub rows: usize,
     /// The row of the first token.
     pub first: usize,
-    /// The id of a padding token, which does not count, wherever it stands, and has the row before the first.
+    /// The id of the padding token. Padding tokens are not counted wherever they are, and have the row before the
+    /// first.
     pub padding_id: Option<u32>,
 }
 
 /// One step of the encoder.
 #[derive(Debug, Clone)]
 pub struct Layer {
-    /// What its tensors' names begin with, below the encoder's prefix.
+    /// Prefix of its tensor names, below the encoder's prefix.
     pub name: String,
     /// How many tokens on either side a token attends to; `None` means all.
     pub window: Option<usize>,
-    /// The base of the rotations by which attention knows positions, if it knows them so.
+    /// The base of the rotary position embedding, if the family uses one.
     pub rotary_base: Option<f64>,
-    /// Whether a norm stands before attention, if norms stand before (the embeddings' own may do for the first layer).
+    /// Whether a norm comes before attention, if norms come first (the embeddings' own norm may replace it in the first
+    /// layer).
     pub has_attention_norm: bool,
 }
 
 impl Layer {
-    /// A layer that attends to everything.
+    /// A layer that attends to all tokens.
     pub(super) fn plain(name: String) -> Layer {
         Layer { name, window: None, rotary_base: None, has_attention_norm: true }
     }
@@ -108,7 +110,7 @@ pub struct LayerParts {
     pub attention_norm: &'static str,
     /// hidden to intermediate, activated
     pub intermediate: Part,
-    /// hidden to intermediate, by which the activated one is multiplied
+    /// hidden to intermediate, multiplied with the activated one
     pub gate: Option<Part>,
     /// intermediate to hidden
     pub output: Part,
@@ -116,40 +118,40 @@ pub struct LayerParts {
     pub output_norm: &'static str,
 }
 
-/// A dense layer: a tensor `weight` and perhaps a `bias`, or one of several layers that are stored in one tensor, rows
-/// after rows.
+/// A dense layer: a tensor `weight` and optionally a `bias`, or one of several layers stored in one tensor, rows after
+/// rows.
 #[derive(Debug, Clone, Copy)]
 pub struct Part {
     /// The layer's name.
     pub name: &'static str,
-    /// Its place among those in the tensor.
+    /// Its index among the layers in the tensor.
     pub index: usize,
-    /// How many are in the tensor.
+    /// Number of layers in the tensor.
     pub of: usize,
     /// Whether there is a bias.
     pub bias: bool,
 }
 
 impl Part {
-    /// A tensor of its own, with a bias.
+    /// A layer with its own tensor and a bias.
     pub const fn new(name: &'static str) -> Part {
         Part { name, index: 0, of: 1, bias: true }
     }
 }
 
-/// Where a layer's two norms stand.
+/// Where a layer's two norms are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NormPlacement {
-    /// Behind attention and feed-forward, after the residual is added.
+    /// After attention and feed-forward, once the residual is added.
     After,
-    /// Before attention and feed-forward; one more stands behind the last layer.
+    /// Before attention and feed-forward, with another norm after the last layer.
     Before {
         /// Its name, below the encoder's prefix.
         last: &'static str,
     },
 }
 
-/// How the distance of two tokens enters their attention score.
+/// How the distance of two tokens affects their attention score.
 #[derive(Debug, Clone)]
 pub enum Distances {
     /// Not at all.
@@ -160,7 +162,7 @@ pub enum Distances {
         table: &'static str,
         /// Rows of the table: half for each direction.
         buckets: usize,
-        /// All distances from here on share the last bucket.
+        /// All distances from this one on share the last bucket.
         max_distance: usize,
     },
     /// Products with a learned vector for each bucket of distances, as in DeBERTa.
@@ -172,37 +174,38 @@ pub enum Distances {
 pub struct Disentangled {
     /// The table of 2 * `span` vectors, below the encoder's prefix.
     pub table: &'static str,
-    /// The layer norm that the table goes through, if any.
+    /// The layer norm applied to the table, if any.
     pub norm: Option<&'static str>,
     /// Buckets in each direction.
     pub span: usize,
-    /// The distance that the last bucket is for, if buckets grow with the logarithm of the distance; `None` if each
-    /// distance has its own.
+    /// The distance of the last bucket, if buckets grow with the logarithm of the distance; `None` if each distance has
+    /// its own bucket.
     pub max_distance: Option<usize>,
-    /// Content to position: the projection of the vectors that queries are multiplied by. It may be the keys' own.
+    /// Content to position: the projection of the vectors that queries are multiplied with, or the keys' own.
     pub key: Option<Part>,
-    /// Position to content: the projection of the vectors that keys are multiplied by. It may be the queries' own.
+    /// Position to content: the projection of the vectors that keys are multiplied with, or the queries' own.
     pub query: Option<Part>,
 }
 
-/// The classification head: pool, dense, activation, perhaps a norm, and the dense layer that gives the logits.
+/// The classification head: pooling, a dense layer, its activation, sometimes a norm, and the dense layer that computes
+/// the logits.
 #[derive(Debug, Clone, Copy)]
 pub struct Head {
-    /// What becomes of a sequence's hidden states.
+    /// How a sequence's hidden states are pooled.
     pub pooling: Pooling,
     /// hidden to hidden
     pub dense: Part,
-    /// Whether `dense` is named below the encoder's prefix.
+    /// Whether the name of `dense` is below the encoder's prefix.
     pub dense_is_in_encoder: bool,
-    /// Behind `dense`.
+    /// Activation after `dense`.
     pub activation: Activation,
-    /// A layer norm behind the activation.
+    /// A layer norm after the activation.
     pub norm: Option<&'static str>,
     /// hidden to labels
     pub output: &'static str,
 }
 
-/// Many hidden states to one.
+/// Reduces a sequence's hidden states to one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pooling {
     /// The first token's.

@@ -1,5 +1,4 @@
-//! The fields of `config.json` as families ask for them: a struct for each group of fields, read with their bounds, and
-//! named in errors.
+//! The fields of `config.json`: a struct for each group of fields, which checks their ranges and names them in errors.
 
 use crate::kernels::Activation;
 use anyhow::{anyhow, Result};
@@ -7,7 +6,7 @@ use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-/// The JSON object, without the fields that are null: they count as absent.
+/// The JSON object without the fields that are null, which count as absent.
 pub(super) struct Fields(Value);
 
 impl Fields {
@@ -15,10 +14,10 @@ impl Fields {
         Fields(object.into_iter().filter(|(_, value)| !value.is_null()).collect::<Map<_, _>>().into())
     }
 
-    /// Those that a struct has.
+    /// Reads the fields of a struct.
     ///
     /// # Errors
-    /// If one is missing or is not what the struct takes; the message names it.
+    /// If one is missing or invalid; the message names it.
     pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T> {
         serde_path_to_error::deserialize(&self.0).map_err(|error| match error.path().to_string().as_str() {
             "." | "?" => anyhow!("{}", error.inner()),
@@ -35,14 +34,14 @@ impl Fields {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Whole<const MAX: u64>(pub(super) usize);
 
-/// The largest value accepted for a dimension. The largest vocabularies in use have 250 k pieces; a number far beyond is a
-/// damaged file, and is refused here rather than found in an allocation.
+/// The largest value accepted for a dimension. The largest vocabularies in use have 250 k pieces; a file with a far
+/// larger number is damaged, and is refused here rather than when allocating.
 pub(super) type Dimension = Whole<{ 1 << 24 }>;
 /// Layers: the deepest in use have 48.
 pub(super) type Layers = Whole<1024>;
 
 impl<const MAX: u64> Whole<MAX> {
-    /// `number`, if it is one of these.
+    /// `number`, if it is in range.
     pub(super) fn check(number: usize) -> Result<usize> {
         match number as u64 {
             0 => Err(anyhow!("0 is not a whole number from 1 to {MAX}")),
@@ -62,7 +61,7 @@ impl<'de, const MAX: u64> Deserialize<'de> for Whole<MAX> {
     }
 }
 
-/// What is added to a variance: a number from 0 to 1.
+/// The number added to a variance: from 0 to 1.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Epsilon(pub(super) f64);
 
@@ -76,7 +75,7 @@ impl<'de> Deserialize<'de> for Epsilon {
     }
 }
 
-/// transformers' name of an activation; the default is `gelu`.
+/// transformers' names of activations; the default is `gelu`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Act(pub(super) Activation);
 
@@ -98,7 +97,7 @@ impl<'de> Deserialize<'de> for Act {
             "tanh" => Activation::Tanh,
             other => {
                 return Err(D::Error::custom(format!(
-                    "{other:?} is not supported: only gelu, gelu_new, gelu_fast, gelu_pytorch_tanh, relu and tanh are"
+                    "{other:?} is not supported; use gelu, gelu_new, gelu_fast, gelu_pytorch_tanh, relu or tanh"
                 )))
             }
         }))

@@ -1,7 +1,7 @@
-//! `config.json`: what the model is, read strictly, the problem that it was trained for, and the names of its classes.
+//! `config.json`: what the model is, the problem it was trained for, and the names of its classes. Strictly checked.
 //!
-//! All that can be known about a checkpoint before its weights are there is decided here: [`Config::parse`] refuses what
-//! cannot be run.
+//! Everything that can be decided before the weights are available is decided here: [`Config::parse`] refuses
+//! unsupported checkpoints.
 
 mod architecture;
 mod families;
@@ -19,30 +19,30 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::fmt;
 
-/// The class names of the AG News data set, in its own order.
+/// The class names of the AG News data set, in their original order.
 const AG_NEWS_LABELS: [&str; 4] = ["World", "Sports", "Business", "Sci/Tech"];
 
-/// The longest `config.json` in bytes: some have a name for each of tens of thousands of classes.
+/// The longest `config.json` in bytes: some have names for tens of thousands of classes.
 pub const MAX_FILE_SIZE: usize = 16 << 20;
 
-/// How logits become scores, as transformers' text-classification pipeline decides it.
+/// How logits become scores, by the rules of transformers' text-classification pipeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScoreFunction {
-    /// One class of several: scores sum to 1.
+    /// Exactly one class: scores sum to 1.
     Softmax,
     /// Each output on its own.
     Sigmoid,
-    /// None: the logits as they are.
+    /// The logits, unchanged.
     Raw,
 }
 
 /// `problem_type`: what the checkpoint was trained for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub enum ProblemType {
-    /// A text has one class of several.
+    /// A text has exactly one class.
     #[serde(rename = "single_label_classification")]
     SingleLabel,
-    /// A text has any number of the classes.
+    /// A text has any number of classes.
     #[serde(rename = "multi_label_classification")]
     MultiLabel,
     /// Outputs are values.
@@ -60,12 +60,12 @@ impl fmt::Display for ProblemType {
     }
 }
 
-/// The part of `config.json` that inference needs.
+/// The part of `config.json` needed for inference.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The family, as `model_type` names it.
     pub model_type: &'static str,
-    /// The encoder and the head.
+    /// The encoder and its head.
     pub architecture: Architecture,
     /// `problem_type`, if the file has it.
     pub problem_type: Option<ProblemType>,
@@ -79,7 +79,7 @@ impl Config {
     /// Reads a `config.json`; `origin` names it in messages.
     ///
     /// # Errors
-    /// If it is not a JSON object, is for a family or a head that cannot be run, needs code or weights that agnews does not
+    /// If it is not a JSON object, describes an unsupported family or head, needs code or weights that agnews does not
     /// read, or a field is missing or out of range; the message names `origin` and the field.
     pub fn parse(json: &[u8], origin: &str) -> Result<Config> {
         let value: Value = serde_json::from_slice(json).with_context(|| format!("{origin} is not valid JSON"))?;
@@ -89,7 +89,7 @@ impl Config {
     }
 
     fn from_fields(fields: &Fields) -> Result<Config> {
-        /// The fields that all families have.
+        /// The fields common to all families.
         #[derive(Deserialize)]
         struct Common {
             model_type: Option<String>,
@@ -101,11 +101,11 @@ impl Config {
         let common = fields.read::<Common>()?;
         let family = family(common.model_type.as_deref(), fields)?;
         if let Some(architectures) = common.architectures {
-            // Which class, model_type says: XLM-R's are called RoBERTa's here and there.
+            // Its prefix is not compared to model_type: some XLM-R checkpoints name RoBERTa's class.
             ensure!(
                 architectures.iter().any(|class| class.ends_with("ForSequenceClassification")),
-                "architectures is {architectures:?}: a …ForSequenceClassification is needed, a checkpoint fine-tuned to \
-                 classify"
+                "architectures is {architectures:?}: use a checkpoint fine-tuned for classification \
+                 (…ForSequenceClassification)"
             );
         }
         ensure!(
@@ -119,7 +119,10 @@ impl Config {
             hidden_size.is_multiple_of(heads),
             "hidden_size {hidden_size} is not a multiple of num_attention_heads {heads}"
         );
-        ensure!(max_length >= 2, "max_position_embeddings leaves room for {max_length} tokens: 2 are special ones");
+        ensure!(
+            max_length >= 2,
+            "max_position_embeddings leaves room for {max_length} tokens, too few for the 2 special ones"
+        );
         Ok(Config {
             model_type: family.model_type,
             architecture,
@@ -129,23 +132,22 @@ impl Config {
         })
     }
 
-    /// The number of outputs by `id2label`; two without it, as transformers has it. The weights have the last word.
+    /// The number of outputs by `id2label`, or 2 without it, like transformers. The weights have the last word.
     pub fn num_labels(&self) -> usize {
         self.id2label.as_ref().map_or(2, Vec::len)
     }
 
-    /// Rows of the word embedding: every token id must be below.
+    /// Rows of the word embedding; all token ids are smaller.
     pub fn vocab_size(&self) -> usize {
         self.architecture.vocab_size
     }
 
-    /// The longest sequence in tokens, special ones included.
+    /// Maximum length in tokens, including special ones.
     pub fn max_length(&self) -> usize {
         self.architecture.max_length
     }
 
-    /// What the checkpoint was trained for: `problem_type`, else what transformers takes for granted of `num_labels`
-    /// outputs.
+    /// What the checkpoint was trained for: `problem_type`, otherwise transformers' default for `num_labels` outputs.
     pub fn problem(&self, num_labels: usize) -> ProblemType {
         self.problem_type.unwrap_or(match num_labels {
             1 => ProblemType::Regression,
@@ -163,17 +165,17 @@ impl Config {
         }
     }
 
-    /// The names of the classes, `num_labels` of them (the rows of the classifier): `asked` (`--labels`), else
-    /// real names in `id2label`, else the AG News names for a checkpoint fine-tuned on it whose config says only
-    /// `LABEL_0` to `LABEL_3`, else `LABEL_n`.
+    /// The names of the classes, `num_labels` of them (the rows of the classifier): `asked` if given, otherwise real
+    /// names in `id2label`, otherwise the AG News names if the checkpoint was fine-tuned on AG News but its config only
+    /// has `LABEL_0` to `LABEL_3`, otherwise `LABEL_n`.
     ///
     /// # Errors
-    /// If names and rows differ in number.
+    /// If the number of names differs from the number of rows.
     pub fn labels(&self, asked: Option<&[String]>, num_labels: usize) -> Result<Vec<String>> {
         if let Some(asked) = asked {
             ensure!(
                 asked.len() == num_labels,
-                "{} label names were given, but the classifier has {num_labels} labels: name all of them, in id order",
+                "got {} label names, but the classifier has {num_labels} labels: name all of them, in id order",
                 asked.len()
             );
             return Ok(asked.to_vec());
@@ -201,7 +203,7 @@ impl Config {
     }
 }
 
-/// The family of that `model_type`; the oldest files have none, and are BERT's.
+/// The family with that `model_type`. The oldest files have none, and are BERT's.
 fn family(model_type: Option<&str>, fields: &Fields) -> Result<&'static Family> {
     let model_type = model_type.unwrap_or("bert");
     if let Some(family) = FAMILIES.iter().find(|family| family.model_type == model_type) {
@@ -371,7 +373,7 @@ mod tests {
 
     /// Absent fields have transformers' defaults.
     #[test]
-    fn fields_that_are_null_count_as_absent() {
+    fn null_fields_count_as_absent() {
         let albert = fixture("albert", &[("embedding_size", Value::Null), ("hidden_act", Value::Null)]).unwrap();
         assert_eq!(albert.architecture.embeddings.size, 128);
         assert_eq!(albert.architecture.activation, Activation::GeluTanh);
@@ -399,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn positions_of_roberta_begin_behind_the_padding() {
+    fn positions_of_roberta_start_after_the_padding() {
         let roberta = fixture("roberta", &[("max_position_embeddings", 514.into())]).unwrap();
         assert_eq!(roberta.max_length(), 512);
         assert_eq!(fixture("camembert-padding", &[]).unwrap().max_length(), 46);

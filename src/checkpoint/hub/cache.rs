@@ -1,11 +1,11 @@
-//! One repository's folder in the cache, laid out as Python's huggingface_hub lays it out.
+//! A repository's folder in the cache, in the layout of Python's huggingface_hub.
 //!
 //! ```text
 //! models--ORGANIZATION--NAME/
 //!     blobs/HASH                 contents, each published whole by a rename
-//!     blobs/HASH.RANDOM.incomplete   a content that is still arriving; never read as a checkpoint
+//!     blobs/HASH.RANDOM.incomplete   a partial download; never read as a checkpoint
 //!     snapshots/COMMIT/FILE      symbolic links to ../../blobs/HASH
-//!     refs/REVISION              the commit that a branch, a tag or a pull request stood at
+//!     refs/REVISION              the last known commit of a branch, a tag or a pull request
 //!     .no_exist/COMMIT/FILE      an empty file: the commit is known to have no such file
 //!     trees/COMMIT.json          all files of the commit (written by Python only)
 //! .locks/models--ORGANIZATION--NAME/HASH.lock
@@ -24,11 +24,11 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How long another process may hold a lock before the user is told why nothing happens.
+/// How long another process may hold a lock before the user is told why the program waits.
 const SILENT_WAIT: Duration = Duration::from_secs(1);
-/// How often a lock that another process holds is tried.
+/// How often to retry a lock held by another process.
 const LOCK_POLL: Duration = Duration::from_millis(20);
-/// The cache's folder of one model.
+/// A model's folder in the cache.
 #[derive(Debug)]
 pub(super) struct RepoCache {
     pub(super) folder: PathBuf,
@@ -37,8 +37,8 @@ pub(super) struct RepoCache {
     links: bool,
 }
 
-/// The content of a blob that is arriving, in a file that no other process writes to: its name is random, and it is
-/// locked itself, because the blob's lock is lost if somebody clears the folder of locks.
+/// A partially downloaded blob in a file that no other process writes to: its name is random, and the file itself is
+/// locked, because the blob's lock is lost if somebody clears the folder of locks.
 #[derive(Debug)]
 pub(super) struct Staged {
     pub(super) path: PathBuf,
@@ -51,7 +51,7 @@ impl RepoCache {
         RepoCache { folder: cache_dir.join(&name), locks: cache_dir.join(".locks").join(name), links }
     }
 
-    /// The commit that `revision` is known to stand for.
+    /// The cached commit of `revision`.
     pub(super) fn commit_of(&self, revision: &Revision) -> Option<Commit> {
         revision.as_commit().or_else(|| Commit::parse(fs::read_to_string(self.reference(revision)).ok()?.trim()))
     }
@@ -68,8 +68,8 @@ impl RepoCache {
         self.folder.join("blobs").join(blob.as_str())
     }
 
-    /// A path in this folder that nothing has and nobody can foresee, for what takes its name when it is whole. Process
-    /// ids would repeat: in containers every process is the first.
+    /// An unpredictable path in this folder that does not exist yet, for a file that is renamed when it is complete.
+    /// Process ids would repeat: in containers every process has id 1.
     fn temporary(&self) -> PathBuf {
         self.folder.join(format!(".{}.tmp", random()))
     }
@@ -78,12 +78,12 @@ impl RepoCache {
         self.folder.join(".no_exist").join(commit.as_str()).join(file)
     }
 
-    /// Whether Python or we have noted that `commit` has no `file`.
+    /// Whether Python or this program has noted that `commit` has no `file`.
     pub(super) fn is_known_missing(&self, commit: &Commit, file: &str) -> bool {
         self.no_exist(commit, file).is_file()
     }
 
-    /// Notes that `commit` has no `file`. It is a note, so a cache that cannot be written is no error.
+    /// Notes that `commit` has no `file`. If the cache is not writable, this is not an error.
     pub(super) fn note_missing(&self, commit: &Commit, file: &str) {
         let path = self.no_exist(commit, file);
         if !path.is_file() {
@@ -100,8 +100,8 @@ impl RepoCache {
         Some(files.iter().filter_map(|(path, entry)| Some((RepoPath::parse(path)?, size(entry)?))).collect())
     }
 
-    /// Waits until no other process, Python's client included, downloads `blob`. What is returned keeps the others out
-    /// until it is dropped or the process dies; a file system without locks gives nothing.
+    /// Waits until no other process, including Python's client, downloads `blob`. The returned lock keeps others out
+    /// until it is dropped or the process exits; without file system locks, returns `None`.
     pub(super) fn lock(&self, blob: &BlobId, file: &RepoPath, progress: &dyn DownloadProgress) -> Result<Option<File>> {
         let path = self.locks.join(format!("{}.lock", blob.as_str()));
         let fault = |error| disk_error(error, "create a lock for the download", &path);
@@ -109,21 +109,21 @@ impl RepoCache {
         let started = Instant::now();
         let mut told = false;
         loop {
-            // Opened anew each time: somebody may have deleted the file, and a lock on it keeps nobody out.
+            // Reopened each time: the file may have been deleted, and a lock on a deleted file keeps nobody out.
             let lock = match open_lock(&path) {
-                // Deleted between two looks at it.
+                // Deleted between opening and locking.
                 Err(error) if error.kind() == ErrorKind::NotFound && started.elapsed() < SILENT_WAIT => continue,
                 opened => opened.map_err(fault)?,
             };
             match lock.try_lock() {
                 Ok(()) if is_unlinked(&lock) => {}
                 Ok(()) => return Ok(Some(lock)),
-                // Some network file systems know no locks. The hash still decides what is published.
+                // Some network file systems do not support locks. The hash still decides what is published.
                 Err(TryLockError::Error(error)) if is_unsupported(&error) => return Ok(None),
                 Err(TryLockError::Error(error)) => return Err(fault(error)),
                 Err(TryLockError::WouldBlock) => {
                     if !told && started.elapsed() >= SILENT_WAIT {
-                        progress.message(&format!("waiting for another process that downloads {file}"));
+                        progress.message(&format!("waiting for another process to download {file}"));
                         told = true;
                     }
                     std::thread::sleep(LOCK_POLL);
@@ -132,7 +132,7 @@ impl RepoCache {
         }
     }
 
-    /// A file for the content of `blob`: one that a process which is gone has left, or a new one.
+    /// A file for the content of `blob`: one left by a process that no longer runs, or a new one.
     pub(super) fn stage(&self, blob: &BlobId) -> Result<Staged> {
         let folder = self.folder.join("blobs");
         let fault = |error| disk_error(error, "create the cache's folder", &folder);
@@ -149,22 +149,22 @@ impl RepoCache {
             let path = folder.join(format!("{}.{}.incomplete", blob.as_str(), random()));
             let file = File::options().create_new(true).read(true).write(true).open(&path);
             let file = file.map_err(|error| disk_error(error, "store a download", &path))?;
-            // Another process may have taken it up before it was locked; a file system without locks locks nothing.
+            // Another process may have taken it before it was locked; file systems without locks do not lock anything.
             if !matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
                 return Ok(Staged { path, file });
             }
         }
     }
 
-    /// Makes the staged content of `blob`, which has been verified, a whole one, once and for all.
+    /// Publishes the verified content of `blob`.
     pub(super) fn publish(&self, blob: &BlobId, staged: &Staged) -> Result<()> {
-        // The bytes first: after a power cut a name must not stand for bytes that were never written.
+        // Sync first: after a power failure no name may refer to bytes that were never written.
         let outcome = staged.file.sync_all().and_then(|()| fs::rename(&staged.path, self.blob(blob)));
         outcome.map_err(|error| disk_error(error, "store a downloaded file", &staged.path))
     }
 
-    /// Lets `file` of `commit` show the content of `blob`. A system without links has the content itself there, as
-    /// with Python's client: moved, if no other snapshot can have it yet (`is_new`), else copied.
+    /// Makes `file` of `commit` show the content of `blob`. Systems without links store the content itself there, like
+    /// Python's client: moved if no other snapshot can have it yet (`is_new`), otherwise copied.
     pub(super) fn link(&self, commit: &Commit, file: &RepoPath, blob: &BlobId, is_new: bool) -> Result<()> {
         let pointer = file.below(&self.snapshot(commit));
         let show = || {
@@ -186,10 +186,10 @@ impl RepoCache {
         show().map_err(|error| disk_error(error, "store a downloaded file", &pointer))
     }
 
-    /// Notes that `revision` stands for `commit`.
+    /// Notes the commit of `revision`.
     ///
     /// # Errors
-    /// If the note cannot be written, except in a cache that is read-only: its files are there all the same.
+    /// If the note cannot be written, unless the cache is read-only: its files are still there.
     pub(super) fn write_reference(&self, revision: &Revision, commit: &Commit) -> Result<()> {
         if revision.as_str() == commit.as_str() || self.commit_of(revision).as_ref() == Some(commit) {
             return Ok(());
@@ -209,7 +209,7 @@ impl RepoCache {
         }
     }
 
-    /// Deletes `path` if it is there: it must not be used.
+    /// Deletes `path` if it exists, so it is not used.
     pub(super) fn discard(&self, path: &Path) -> Result<()> {
         let removed = fs::remove_file(path).or_else(|e| if e.kind() == ErrorKind::NotFound { Ok(()) } else { Err(e) });
         removed.with_context(|| format!("cannot delete {}", path.display()))
@@ -217,8 +217,8 @@ impl RepoCache {
 }
 
 impl Staged {
-    /// What a process has left that is gone; `None` if one may still write to it, or it is no plain file of its own: a
-    /// link could lead our bytes anywhere.
+    /// Opens a file left by a process that no longer runs. `None` if some process may still write to it, or it is not a
+    /// plain file with a single name: a link could redirect our writes anywhere.
     fn take_up(path: PathBuf) -> Option<Staged> {
         let named = fs::symlink_metadata(&path).ok().filter(|named| named.is_file())?;
         let file = File::options().read(true).write(true).open(&path).ok()?;
@@ -231,25 +231,25 @@ impl Staged {
                 return None;
             }
         }
-        // Without locks nobody can tell; it stays then.
+        // Without locks nobody can tell, so it stays.
         file.try_lock().is_ok().then_some(Staged { path, file })
     }
 }
 
-/// Whether `name` is of a file that [`RepoCache::stage`] makes for `blob`. Python's have other random parts: it would
-/// not notice that we write to one.
+/// Whether `name` belongs to a file that [`RepoCache::stage`] makes for `blob`. Python's files have other random parts
+/// and are left alone: Python would not notice that we write to them.
 fn is_staged_name(name: &str, blob: &BlobId) -> bool {
     let random = name.strip_prefix(blob.as_str()).and_then(|rest| rest.strip_prefix('.')?.strip_suffix(".incomplete"));
     random.is_some_and(|random| random.len() == 16 && random.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
-/// 16 hexadecimal digits, others each time.
+/// 16 hexadecimal digits, different each time.
 fn random() -> String {
-    // Its key is drawn from the system's random numbers, and another each time.
+    // Its key comes from the system's random numbers, and changes each time.
     format!("{:016x}", RandomState::new().hash_one(std::process::id()))
 }
 
-/// Opens a lock's file, which all who share the cache may lock. To lock it, reading is enough.
+/// Opens a lock file that everybody sharing the cache may lock. Locking only needs read access.
 fn open_lock(path: &Path) -> io::Result<File> {
     match File::options().create_new(true).write(true).open(path) {
         Ok(file) => {
@@ -268,7 +268,7 @@ fn open_lock(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Whether no name leads to an open file any more.
+/// Whether an open file has been deleted.
 fn is_unlinked(file: &File) -> bool {
     #[cfg(unix)]
     {
@@ -277,14 +277,14 @@ fn is_unlinked(file: &File) -> bool {
     }
     #[cfg(not(unix))]
     {
-        // An open file cannot be deleted there.
+        // Open files cannot be deleted on this system.
         let _ = file;
         false
     }
 }
 
-/// Whether the file system has no such thing as locks or links: `ENOLCK`, `ENOSYS`, `ENOTSUP` and `EOPNOTSUPP` by their
-/// numbers on Linux and macOS, `EPERM` for links on FAT and its kin, and on Windows the lack of a privilege for them.
+/// Whether the file system does not support locks or links: `ENOLCK`, `ENOSYS`, `ENOTSUP` and `EOPNOTSUPP` by their
+/// numbers on Linux and macOS, `EPERM` for links on FAT and similar, and on Windows the missing privilege for links.
 fn is_unsupported(error: &io::Error) -> bool {
     let is_known =
         |code| if cfg!(windows) { code == 1314 } else { matches!(code, 1 | 37 | 38 | 45 | 77 | 78 | 95 | 102) };
@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn many_note_one_reference_at_once() {
-        // Threads have one process id, as processes in different containers do.
+        // Threads share a process id, as processes in different containers may.
         let folder = tempfile::tempdir().unwrap();
         let cache = RepoCache::new(folder.path(), true, &ModelId::parse("org/name").unwrap());
         let revision = Revision::parse("refs/pr/1").unwrap();

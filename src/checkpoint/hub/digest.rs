@@ -1,4 +1,4 @@
-//! The two hashes by which the Hub names a file's content.
+//! The two hashes that the Hub uses as names for a file's content.
 
 use ring::digest::{Context, Digest, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 use std::fs::File;
@@ -9,7 +9,7 @@ pub(super) fn sha256_hex(file: &File) -> Result<String> {
     Ok(hex(&digest(Context::new(&SHA256), file)?))
 }
 
-/// The name that git gives to a file's content: SHA-1 of `blob SIZE\0` and the content, in lower-case hexadecimal.
+/// git's name for a file's content: SHA-1 of `blob SIZE\0` and the content, in lower-case hexadecimal.
 pub(super) fn git_blob_hex(file: &File) -> Result<String> {
     let mut context = Context::new(&SHA1_FOR_LEGACY_USE_ONLY);
     context.update(format!("blob {}\0", file.metadata()?.len()).as_bytes());

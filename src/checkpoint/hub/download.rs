@@ -1,4 +1,4 @@
-//! One blob from the network to the disk: resumed where the connection broke, verified before anyone may see it.
+//! Downloads a blob: resumed if the connection breaks, verified before it is published.
 
 use super::cache::Staged;
 use super::error::{disk_error, Failure};
@@ -9,7 +9,7 @@ use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use ureq::http::Response;
 use ureq::Body;
 
-/// How often a content that turns out to be wrong is fetched anew.
+/// How often content that turns out to be wrong is fetched again.
 const MAX_WRONG: u32 = 3;
 
 /// One file on its way into the cache.
@@ -18,20 +18,20 @@ pub(super) struct Download<'a> {
     pub(super) url: &'a str,
     pub(super) file: &'a RepoPath,
     pub(super) blob: &'a BlobId,
-    /// Bytes, if the Hub has said so.
+    /// Size in bytes, if the Hub reported it.
     pub(super) size: Option<u64>,
-    /// Where the bytes gather. What is there already is taken up.
+    /// Where the bytes are written. Existing content is resumed.
     pub(super) staged: &'a Staged,
 }
 
-/// Why a download ended without its file.
+/// Why a download failed.
 #[derive(Debug)]
 pub(super) enum Aborted {
-    /// The network's or the server's fault, after all tries.
+    /// The network or the server failed, after all tries.
     Failure(Failure),
-    /// The content is not what the Hub says it is, after all tries.
+    /// The content differs from what the Hub announced, after all tries.
     Wrong { tries: u32 },
-    /// This machine's fault, in words.
+    /// This machine failed; the message says how.
     Disk(anyhow::Error),
 }
 
@@ -47,14 +47,14 @@ impl Download<'_> {
             if as_stated {
                 return Ok(());
             }
-            // Nothing tells which bytes are wrong: perhaps those that an earlier process left.
+            // There is no telling which bytes are wrong: perhaps those left by an earlier process.
             self.restart()?;
-            self.transport.progress.message(&format!("{} arrived damaged: fetching it anew", self.file));
+            self.transport.progress.message(&format!("{} arrived damaged: fetching it again", self.file));
         }
         Err(Aborted::Wrong { tries: MAX_WRONG })
     }
 
-    /// Brings `staged` to its full size, over as many connections as that takes.
+    /// Completes `staged`, over as many connections as necessary.
     fn fill(&self) -> Result<(), Aborted> {
         let mut furthest = self.length()?;
         let mut failures = 0;
@@ -75,7 +75,7 @@ impl Download<'_> {
         }
     }
 
-    /// One connection's worth of bytes. `Ok` if the file is complete by its size.
+    /// Downloads over one connection. `Ok` if the file has its full size.
     fn append(&self) -> Result<(), Aborted> {
         let mut position = self.length()?;
         if self.size == Some(position) {
@@ -88,9 +88,9 @@ impl Download<'_> {
         let response = match self.transport.open(self.url, position) {
             Ok(response) => response,
             Err(Failure::Status(refusal)) if refusal.code == 416 => {
-                // What is staged is no beginning of this file.
+                // The staged bytes are not the start of this file.
                 self.restart()?;
-                return Err(Aborted::Failure(Failure::broken("the server has no such part of the file")));
+                return Err(Aborted::Failure(Failure::broken("the server does not have this part of the file")));
             }
             Err(failure) => return Err(Aborted::Failure(failure)),
         };
@@ -102,11 +102,11 @@ impl Download<'_> {
         self.copy(response, position, total)
     }
 
-    /// Copies a body that begins at byte `position` of the file, up to `total` bytes of the whole.
+    /// Copies a body that starts at byte `position` of the file, up to `total` bytes of the file.
     fn copy(&self, response: Response<Body>, mut position: u64, total: Option<u64>) -> Result<(), Aborted> {
         let mut staged = &self.staged.file;
         staged.seek(SeekFrom::Start(position)).map_err(|error| self.disk(error, "store"))?;
-        // No further than the file's end, whatever the server sends.
+        // Never past the file's end, even if the server sends more.
         let mut body =
             response.into_body().into_reader().take(total.map_or(u64::MAX, |total| total - position.min(total)));
         let mut buffer = vec![0; 1 << 16];
@@ -125,7 +125,7 @@ impl Download<'_> {
         }
         match total {
             Some(total) if position < total => {
-                Err(Aborted::Failure(Failure::broken("the connection ended before the file did")))
+                Err(Aborted::Failure(Failure::broken("the connection ended before the end of the file")))
             }
             _ => Ok(()),
         }
@@ -149,17 +149,17 @@ impl Download<'_> {
     }
 }
 
-/// The range of a part that the server was asked for, or `None` if it sends the whole.
+/// The range of a partial response, or `None` if the server sends the whole file.
 fn range(response: &Response<Body>) -> Option<&str> {
     text(response.headers(), "Content-Range").filter(|_| response.status().as_u16() == 206)
 }
 
-/// The first byte of the part.
+/// The first byte of the range.
 fn resumed_at(response: &Response<Body>) -> Option<u64> {
     range(response)?.trim().strip_prefix("bytes ")?.split_once('-')?.0.parse().ok()
 }
 
-/// The size of the whole file in bytes, as the answer's own headers state it.
+/// The size of the whole file in bytes, according to the response's own headers.
 fn total(response: &Response<Body>) -> Option<u64> {
     let size = match range(response) {
         Some(range) => range.rsplit_once('/')?.1,

@@ -1,4 +1,4 @@
-//! What can go wrong between here and the Hub, as sentences that say what to do next.
+//! What can go wrong between this program and the Hub, in sentences that say what to do next.
 
 use super::names::{printable, ModelId, Revision};
 use super::options::Endpoint;
@@ -8,25 +8,25 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Why a checkpoint could not be had from the Hub or its cache. `Display` is the whole sentence for the user, but for
-/// what a program can offer instead of the Hub, which only the program knows: see [`HubErrorKind`].
+/// Why a checkpoint could not be loaded from the Hub or its cache. `Display` is the whole sentence for the user, except
+/// for alternatives to the Hub, which depend on the program: see [`HubErrorKind`].
 #[derive(Debug)]
 pub struct HubError {
-    /// What a caller may want to tell apart.
+    /// Lets callers tell errors apart.
     pub kind: HubErrorKind,
     sentence: String,
 }
 
-/// The kinds of [`HubError`] that call for different reactions.
+/// The kinds of [`HubError`] that need different reactions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HubErrorKind {
     /// The network was not allowed, and the cache lacks something: allow it once, or use another checkpoint.
     Offline,
-    /// No connection, no answer in time, or an answer from something that is no Hub: use another checkpoint.
+    /// No connection, no response in time, or a response that is not from a Hub: use another checkpoint.
     Unreachable,
-    /// The repository exists, the revision does not.
+    /// The repository exists, but not the revision.
     NoSuchRevision,
-    /// The Hub answered, and said no.
+    /// The Hub refused.
     Refused,
 }
 
@@ -44,57 +44,57 @@ impl HubError {
     }
 }
 
-/// One request that did not bring what was asked for.
+/// A failed request.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// An answer with an error status.
+    /// A response with an error status.
     Status(Box<Refusal>),
-    /// No usable answer.
+    /// No usable response.
     Connection { reason: String, transient: bool },
 }
 
-/// An answer with an error status.
+/// A response with an error status.
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub(super) code: u16,
-    /// The host that answered, if it is another than the Hub: its storage, or what stands before it.
+    /// The host that responded, if it is not the Hub but its storage or a proxy in between.
     pub(super) other_host: Option<String>,
-    /// As whom we asked.
+    /// The identity used for the request.
     pub(super) user: User,
-    /// The Hub's word for the reason (header `X-Error-Code`).
+    /// The Hub's code for the reason (header `X-Error-Code`).
     pub(super) error_code: Option<String>,
-    /// The Hub's sentence (header `X-Error-Message`).
+    /// The Hub's message (header `X-Error-Message`).
     pub(super) message: Option<String>,
-    /// When to come back.
+    /// How long to wait before the next try.
     pub(super) retry_after: Option<Duration>,
 }
 
-/// As whom a request was made.
+/// The identity used for a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum User {
     Nobody,
-    /// By a token, which was read from a file or given directly.
+    /// A token, read from a file or given directly.
     Token {
         file: Option<PathBuf>,
     },
-    /// As nobody, because the Hub has refused the token of a file.
+    /// Anonymous, because the Hub refused the token from this file.
     Stale {
         file: PathBuf,
     },
 }
 
 impl Failure {
-    /// A connection that can be tried again.
+    /// A connection that may be tried again.
     pub(super) fn broken(reason: impl Into<String>) -> Failure {
         Failure::Connection { reason: reason.into(), transient: true }
     }
 
-    /// An answer that will not be better the next time.
+    /// A response that would not improve on another try.
     pub(super) fn senseless(reason: impl Into<String>) -> Failure {
         Failure::Connection { reason: reason.into(), transient: false }
     }
 
-    /// Whether the same request may succeed in a moment.
+    /// Whether the same request may succeed soon.
     pub(super) fn is_transient(&self) -> bool {
         match self {
             Failure::Status(refusal) => matches!(refusal.code, 408 | 429 | 500 | 502 | 503 | 504),
@@ -110,7 +110,7 @@ impl Failure {
     }
 }
 
-/// A few words, for a message about a download that goes on.
+/// A few words, for messages about a download that continues.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -120,7 +120,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// What was asked for when a request failed.
+/// What a failed request was for.
 #[derive(Clone, Copy)]
 pub(super) struct Asked<'a> {
     pub(super) endpoint: &'a Endpoint,
@@ -151,8 +151,8 @@ impl Asked<'_> {
         }
     }
 
-    /// The storage behind the Hub knows nothing of repositories and tokens: its addresses are signed. What it refuses is
-    /// the connection from here.
+    /// The storage behind the Hub knows neither repositories nor tokens: its URLs are signed. If it refuses, it refuses
+    /// this connection.
     fn explain_other_host(&self, refusal: &Refusal, host: &str) -> HubError {
         let kind = if refusal.code >= 500 { HubErrorKind::Unreachable } else { HubErrorKind::Refused };
         HubError::new(
@@ -176,17 +176,17 @@ impl Asked<'_> {
             (_, "RevisionNotFound") => HubError::new(
                 HubErrorKind::NoSuchRevision,
                 format!(
-                    "{model_id} has no revision {revision}: give a branch, a tag, a commit or refs/pr/N \
+                    "{model_id} has no revision {revision}: use a branch, a tag, a commit or refs/pr/N \
                      (see {endpoint}/{model_id}/tree/main)"
                 ),
             ),
             (_, "EntryNotFound") => refused(match self.file {
                 Some(file) => format!("{model_id} has no file {} at revision {revision}", printable(file)),
-                None => format!("{model_id} has nothing at revision {revision}: see {endpoint}/{model_id}/tree/main"),
+                None => format!("{model_id} has no files at revision {revision}: see {endpoint}/{model_id}/tree/main"),
             }),
             (401, _) if matches!(refusal.user, User::Token { .. }) && refusal.blames_token() => refused(format!(
                 "the Hub at {endpoint} refused the token: it is invalid or has expired; \
-                 make a new one at {endpoint}/settings/tokens, or unset HF_TOKEN"
+                 create a new one at {endpoint}/settings/tokens, or unset HF_TOKEN"
             )),
             // Without a token the Hub does not say whether a repository is private or missing.
             (_, "RepoNotFound") | (401, _) | (404, _) => refused(format!(
@@ -199,13 +199,13 @@ impl Asked<'_> {
                 refusal.user.remedy()
             )),
             (429, _) => refused(format!(
-                "the Hub at {endpoint} asks to slow down (status 429) while {model_id} is fetched: try again {}{}",
+                "the Hub at {endpoint} limits requests (status 429) for {model_id}: try again {}{}",
                 match refusal.retry_after {
                     Some(wait) => format!("in {} s", wait.as_secs().max(1)),
                     None => "in a few minutes".to_string(),
                 },
                 if refusal.user == User::Nobody {
-                    ", or set HF_TOKEN (who is signed in may ask more often)"
+                    ", or set HF_TOKEN (signed-in users have a higher limit)"
                 } else {
                     ""
                 }
@@ -213,7 +213,7 @@ impl Asked<'_> {
             (code @ 500.., _) => HubError::new(
                 HubErrorKind::Unreachable,
                 format!(
-                    "the Hub at {endpoint} fails to serve {model_id} (status {code}{}): try again later",
+                    "the Hub at {endpoint} failed to serve {model_id} (status {code}{}): try again later",
                     refusal.quoted_message()
                 ),
             ),
@@ -229,7 +229,7 @@ impl Asked<'_> {
         if let User::Token { .. } = user {
             return format!(
                 "{model_id} is gated and the token in use has no access to it: accept its terms at \
-                 {endpoint}/{model_id} with the token's account, or set HF_TOKEN to a token of an account that has"
+                 {endpoint}/{model_id} with the token's account, or set HF_TOKEN to the token of an account that has access"
             );
         }
         format!("{model_id} is gated: accept its terms at {endpoint}/{model_id}, then {}", user.remedy())
@@ -237,7 +237,7 @@ impl Asked<'_> {
 }
 
 impl User {
-    /// How to be somebody who may read a repository.
+    /// How to get permission to read a repository.
     fn remedy(&self) -> String {
         match self {
             User::Nobody => "set HF_TOKEN to a token that may read it".to_string(),
@@ -264,17 +264,17 @@ impl Refusal {
     }
 }
 
-/// The sentence for an error of the file system while `doing` something at `path`.
+/// The sentence for a file system error while trying to `doing` something at `path`.
 pub(super) fn disk_error(error: io::Error, doing: &str, path: &Path) -> anyhow::Error {
     let folder = path.parent().unwrap_or(path).display();
     let sentence = match error.kind() {
         io::ErrorKind::StorageFull => format!(
-            "cannot {doing}: the disk that holds {folder} is full; free some space there and start again \
-             (what has arrived is kept), or set HF_HOME to a folder on a larger disk"
+            "cannot {doing}: the disk that holds {folder} is full; free some space and start again \
+             (what was downloaded is kept), or set HF_HOME to a folder on a larger disk"
         ),
         io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => format!(
-            "cannot {doing}: the limit on what may be stored in {folder} is reached; start again with \
-             more room (what has arrived is kept), or set HF_HOME to another folder"
+            "cannot {doing}: the quota for {folder} is exhausted; start again with \
+             more room (what was downloaded is kept), or set HF_HOME to another folder"
         ),
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             format!("cannot {doing} in {folder}: make it writable, or set HF_HOME to a folder that is")

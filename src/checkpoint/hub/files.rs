@@ -1,4 +1,4 @@
-//! Which files of a repository make up a checkpoint, and whether a snapshot in the cache holds them all.
+//! Which files of a repository make up a checkpoint, and whether a cached snapshot has them all.
 
 use super::cache::RepoCache;
 use super::listing::Listing;
@@ -7,22 +7,22 @@ use super::SnapshotFile;
 use crate::checkpoint::files::{KnownFile, RepoPath, Role};
 use crate::checkpoint::weights::index;
 
-/// What a snapshot in the cache holds of a checkpoint.
+/// What a cached snapshot has of a checkpoint.
 #[derive(Debug)]
 pub(super) struct Holding {
-    /// The checkpoint's files that are there, with the shards of its weights, sorted by name.
+    /// The checkpoint's files that exist, including the shards of its weights, sorted by name.
     pub(super) files: Vec<SnapshotFile>,
-    /// What is missing, in words.
+    /// Descriptions of what is missing.
     pub(super) lacks: Vec<String>,
-    /// Whether it is known that the repository has no further file that would be read. Only
-    /// tokenizer_config.json can be in doubt.
+    /// Whether the repository is known to have no further file that would be read. Only tokenizer_config.json can be in
+    /// doubt.
     pub(super) is_certain: bool,
 }
 
-/// Chooses the files to fetch, in their order, among those of a repository.
+/// Selects the files to fetch from those of a repository, in order.
 ///
 /// # Errors
-/// A sentence's end (`has …`) that says what the repository lacks and what it has instead.
+/// The end of a sentence (`has …`) that says what the repository lacks and what it has instead.
 pub(super) fn select(listing: &Listing) -> Result<Vec<&'static KnownFile>, String> {
     let files = KnownFile::of(|name| listing.has(name));
     let lacking = KnownFile::lacking(&files);
@@ -30,11 +30,9 @@ pub(super) fn select(listing: &Listing) -> Result<Vec<&'static KnownFile>, Strin
         return Ok(files);
     }
     if listing.has("adapter_config.json") {
-        return Err(
-            "is a PEFT adapter (adapter_config.json), which is nothing without the model that it adapts: merge it \
-                    into that model, save the result, and give the folder"
-                .to_string(),
-        );
+        return Err("is a PEFT adapter (adapter_config.json), which does not work without its base model: merge it \
+                    into that model, save the result, and use that folder"
+            .to_string());
     }
     let listed: Vec<String> = listing.paths().map(RepoPath::to_string).collect();
     let found = match listed.len() {
@@ -43,14 +41,14 @@ pub(super) fn select(listing: &Listing) -> Result<Vec<&'static KnownFile>, Strin
         more => format!("{} and {} more", listed[..8].join(", "), more - 8),
     };
     Err(format!(
-        "has no {}; it has {found}: choose another revision, or convert it with transformers' save_pretrained and give \
-         the folder",
+        "has no {}; it has {found}: choose another revision, or convert it with transformers' save_pretrained and use \
+         that folder",
         lacking.join(" and no ")
     ))
 }
 
-/// Looks at the snapshot of `commit` in the cache. Nothing is opened but an index of weights and the listing that
-/// Python may have left, which names all files of the repository whichever of them Python was asked for.
+/// Examines the cached snapshot of `commit`. Opens only an index of weights and the listing that Python may have
+/// stored, which names all files of the repository, downloaded or not.
 pub(super) fn look(cache: &RepoCache, commit: &Commit) -> Holding {
     let folder = cache.snapshot(commit);
     let known = KnownFile::of(|name| folder.join(name).is_file());
@@ -59,7 +57,7 @@ pub(super) fn look(cache: &RepoCache, commit: &Commit) -> Holding {
     if let Some(index) = known.iter().find(|file| file.is_index()) {
         match index.read(&folder).and_then(|json| index::read(&json)) {
             Ok(shards) => paths.extend(shards.into_keys()),
-            Err(error) => lacks.push(format!("a sound {} ({error:#})", index.name)),
+            Err(error) => lacks.push(format!("a valid {} ({error:#})", index.name)),
         }
     }
     let listing = cache.tree(commit);

@@ -1,37 +1,37 @@
-//! What the Hub says of a repository at a revision: its commit, its files, their sizes and hashes.
+//! The Hub's description of a repository at a revision: its commit, its files, their sizes and hashes.
 
 use super::names::{printable, BlobId, Commit};
 use crate::checkpoint::files::RepoPath;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// The answer to `GET /api/models/{id}/revision/{revision}?blobs=true`.
+/// The response to `GET /api/models/{id}/revision/{revision}?blobs=true`.
 #[derive(Debug)]
 pub(super) struct Listing {
     pub(super) commit: Commit,
     files: BTreeMap<RepoPath, FileStatement>,
 }
 
-/// What a listing states of one file.
+/// A file's entry in a listing.
 #[derive(Debug, Clone, Default)]
 pub(super) struct FileStatement {
-    /// Bytes.
+    /// Size in bytes.
     pub(super) size: Option<u64>,
     pub(super) blob: Option<BlobId>,
 }
 
 impl Listing {
-    /// Parses the answer's JSON. Files whose names could lead out of a folder are left out: none of a
-    /// checkpoint's files has such a name.
+    /// Parses the JSON response. Skips files whose names could lead out of a folder: no file of a checkpoint has such a
+    /// name.
     ///
     /// # Errors
-    /// In words, if it is no such answer.
+    /// A message, if the response is not a listing.
     pub(super) fn parse(json: &[u8]) -> Result<Listing, String> {
         let answer: Value =
-            serde_json::from_slice(json).map_err(|error| format!("its answer is not the Hub's ({error})"))?;
+            serde_json::from_slice(json).map_err(|error| format!("its response is not a Hub listing ({error})"))?;
         let sha = answer["sha"].as_str().unwrap_or_default();
-        let commit =
-            Commit::parse(sha).ok_or_else(|| format!("it states “{}” as the commit, which is none", printable(sha)))?;
+        let commit = Commit::parse(sha)
+            .ok_or_else(|| format!("it reports the commit “{}”, which is not a commit hash", printable(sha)))?;
         let files = answer["siblings"].as_array().into_iter().flatten();
         let files = files.filter_map(|file| Some((RepoPath::parse(file["rfilename"].as_str()?)?, statement(file))));
         Ok(Listing { commit, files: files.collect() })
@@ -51,7 +51,7 @@ impl Listing {
     }
 }
 
-/// A file in large-file storage is named by its SHA-256; `blobId` is then the hash of a pointer to it.
+/// The name of a file in large-file storage is its SHA-256; its `blobId` is the hash of a pointer to it.
 fn statement(file: &Value) -> FileStatement {
     let lfs = &file["lfs"];
     let hash = if lfs.is_object() { &lfs["sha256"] } else { &file["blobId"] };
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_portal_page_is_no_listing() {
+    fn a_portal_page_is_not_a_listing() {
         assert!(Listing::parse(b"<html>Please log in to the Wi-Fi</html>").is_err());
         assert!(Listing::parse(br#"{"sha": "../../x", "siblings": []}"#).is_err());
         assert!(Listing::parse(b"").is_err());

@@ -1,10 +1,10 @@
-//! The Hugging Face Hub: from a model id and a revision to a folder on disk that holds the whole checkpoint.
+//! The Hugging Face Hub: turns a model id and a revision into a folder on disk with the whole checkpoint.
 //!
-//! A checkpoint that is whole in the cache is used without a request. Otherwise one request lists the
-//! repository's files with their hashes, and what is missing is downloaded, verified and only then published. The
-//! cache is the one of Python's huggingface_hub: each can use what the other has downloaded.
+//! A checkpoint that is complete in the cache is used without a request. Otherwise one request lists the repository's
+//! files with their hashes; missing files are downloaded, verified and only then published. The cache is shared with
+//! Python's huggingface_hub: each can use the other's downloads.
 //!
-//! hf-hub gives the names and the paths of URLs; see `transport.rs` for why the bytes do not come through it.
+//! hf-hub provides names and URL paths; `transport.rs` explains why it does not download.
 
 mod cache;
 mod digest;
@@ -40,29 +40,29 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use transport::Transport;
 
-/// The checkpoint that is used if none is named.
+/// The checkpoint that is used by default.
 pub const DEFAULT_MODEL_ID: &str = "textattack/bert-base-uncased-ag-news";
 
-/// Where the default checkpoint is looked for, best first. Its `main` holds nothing but a pickle in PyTorch's
-/// format of 2020; the pull request of the Hub's conversion bot adds model.safetensors.
+/// Revisions of the default checkpoint, best first. Its `main` has only a pickle in PyTorch's format of 2020; the pull
+/// request of the Hub's conversion bot adds model.safetensors.
 const DEFAULT_MODEL_REVISIONS: [&str; 2] = ["refs/pr/1", "main"];
 
-/// Hears how downloads go. One file at a time is on its way. Each method does nothing unless it is implemented.
+/// Receives the progress of downloads, one file at a time. By default every method does nothing.
 pub trait DownloadProgress {
-    /// `file` of `total` bytes (if known) begins or goes on.
+    /// `file` of `total` bytes (if known) starts or resumes.
     fn start(&self, _file: &str, _total: Option<u64>) {}
-    /// So many bytes of the file are on disk. The number falls when a file has to start anew.
+    /// Number of bytes of the file on disk. Falls if a file has to start again.
     fn position(&self, _bytes: u64) {}
-    /// The file's transfer has ended, well or badly.
+    /// The file's transfer has ended, successfully or not.
     fn finish(&self) {}
-    /// A sentence for the user while nothing else seems to happen.
+    /// A message for the user while nothing else seems to happen.
     fn message(&self, _text: &str) {}
 }
 
-/// Tells nobody.
+/// Ignores progress.
 impl DownloadProgress for () {}
 
-/// Tells of no bytes.
+/// Forwards messages only.
 struct MessagesAlone<'a>(&'a dyn DownloadProgress);
 
 impl DownloadProgress for MessagesAlone<'_> {
@@ -71,25 +71,25 @@ impl DownloadProgress for MessagesAlone<'_> {
     }
 }
 
-/// Looks at a config.json, given with what to call it, and refuses a checkpoint that cannot be used.
+/// Refuses a config.json, given with a name for it, if the checkpoint cannot be used.
 pub type ConfigCheck = fn(&[u8], &str) -> Result<()>;
 
-/// The way from model ids to folders.
+/// Finds or downloads models by id.
 pub struct Hub<'a> {
     options: HubOptions,
     progress: &'a dyn DownloadProgress,
     check_config: ConfigCheck,
 }
 
-/// A checkpoint that lies whole in the cache.
+/// A checkpoint that is complete in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
-    /// The folder that holds the files: `…/models--ORGANIZATION--NAME/snapshots/COMMIT`.
+    /// The folder with the files: `…/models--ORGANIZATION--NAME/snapshots/COMMIT`.
     pub folder: PathBuf,
     pub model_id: String,
-    /// The revision that was found, as it was asked for.
+    /// The revision that was found, as requested.
     pub revision: String,
-    /// The commit that the revision stood for.
+    /// The commit of the revision.
     pub commit: String,
     /// The checkpoint's files, sorted by name.
     pub files: Vec<SnapshotFile>,
@@ -100,21 +100,21 @@ pub struct Snapshot {
 pub struct SnapshotFile {
     /// The path below the snapshot's folder.
     pub name: String,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
 }
 
-/// What the Hub is asked for a checkpoint for.
+/// Why a checkpoint is requested.
 #[derive(Clone, Copy, PartialEq)]
 enum Purpose {
-    /// To use it at once: files in the cache are trusted to be whole, and nobody waits for a busy Hub.
+    /// To use it now: cached files are trusted, and a busy Hub is not waited for.
     Use,
-    /// To have it for later: files in the cache are verified, and a busy Hub is waited for.
+    /// To use it later: cached files are verified, and a busy Hub is waited for.
     Keep,
 }
 
 impl Purpose {
-    /// The longest wait that a server can ask for. The Hub counts requests in windows of five minutes.
+    /// The longest wait that a server can request. The Hub counts requests in windows of five minutes.
     fn longest_asked(self) -> Duration {
         match self {
             Purpose::Use => Duration::from_secs(30),
@@ -124,7 +124,7 @@ impl Purpose {
 }
 
 impl<'a> Hub<'a> {
-    /// Nothing is opened or read yet.
+    /// Opens and reads nothing yet.
     pub fn new(options: HubOptions, progress: &'a dyn DownloadProgress) -> Hub<'a> {
         Hub { options, progress, check_config: |_, _| Ok(()) }
     }
@@ -134,13 +134,13 @@ impl<'a> Hub<'a> {
         Hub { check_config, ..self }
     }
 
-    /// The checkpoint `model_id` at `revision`, downloaded if the cache does not hold it whole.
+    /// The checkpoint `model_id` at `revision`, downloaded unless the cache has all of it.
     ///
-    /// Without a revision that is `main`, but for the default checkpoint `refs/pr/1`, then `main`: first whichever
-    /// of them is whole in the cache, then whichever the Hub has.
+    /// The default revision is `main`. For the default checkpoint it is `refs/pr/1`, then `main`: the first one that is
+    /// complete in the cache, otherwise the first one that the Hub has.
     ///
     /// # Errors
-    /// A [`HubError`] for what the Hub or the network refuses; else a sentence that names the file.
+    /// A [`HubError`] if the Hub or the network fails, otherwise a message that names the file.
     pub fn snapshot(&self, model_id: &str, revision: Option<&str>) -> Result<Snapshot> {
         let (model_id, revisions) = parse(model_id, revision)?;
         let cache = self.cache(&model_id);
@@ -170,7 +170,7 @@ impl<'a> Hub<'a> {
         }
     }
 
-    /// config.json alone, with the folder that it is in: from the cache, or else from the Hub.
+    /// The folder with config.json, which may lack everything else: in the cache, or fetched from the Hub.
     ///
     /// # Errors
     /// As [`Hub::snapshot`].
@@ -196,11 +196,11 @@ impl<'a> Hub<'a> {
         outcome
     }
 
-    /// Like [`Hub::snapshot`], but the Hub is asked for the revision's newest commit whatever the cache holds, and
-    /// the hashes of files that are there already are verified. Offline, the cached files are verified.
+    /// Like [`Hub::snapshot`], but always asks the Hub for the revision's newest commit, and verifies the hashes of
+    /// cached files. Offline, verifies the cached files.
     ///
     /// # Errors
-    /// As [`Hub::snapshot`].
+    /// As for [`Hub::snapshot`].
     pub fn download(&self, model_id: &str, revision: Option<&str>) -> Result<Snapshot> {
         if !self.options.offline {
             let (model_id, revisions) = parse(model_id, revision)?;
@@ -212,7 +212,7 @@ impl<'a> Hub<'a> {
             let is_sound = is_as_named(&path).with_context(|| format!("cannot verify {}", path.display()))?;
             ensure!(
                 is_sound,
-                "{} is damaged: its content has another hash than its name in the cache says; fetch it anew with the \
+                "{} is damaged: its hash differs from its name in the cache; fetch it again with the \
                  network allowed",
                 path.display()
             );
@@ -232,7 +232,7 @@ impl<'a> Hub<'a> {
         revisions: &[Revision],
         purpose: Purpose,
     ) -> Result<Snapshot> {
-        let (last, before) = revisions.split_last().expect("a model is asked for at one revision at least");
+        let (last, before) = revisions.split_last().expect("at least one revision is requested");
         for revision in before {
             match self.fetch(cache, model_id, revision, purpose) {
                 Err(error) if kind(&error) == Some(HubErrorKind::NoSuchRevision) => {}
@@ -269,7 +269,7 @@ impl<'a> Hub<'a> {
     }
 }
 
-/// What the cache holds, as a snapshot.
+/// The cached snapshot.
 fn cached(cache: &RepoCache, id: &ModelId, revision: &Revision, commit: &Commit, held: Holding) -> Snapshot {
     let (model_id, revision, folder) = (id.to_string(), revision.to_string(), cache.snapshot(commit));
     Snapshot { folder, model_id, revision, commit: commit.as_str().to_string(), files: held.files }
@@ -289,7 +289,7 @@ fn explain_offline(cache: &RepoCache, model_id: &ModelId, revisions: &[Revision]
     HubError::new(HubErrorKind::Offline, format!("cannot load {model_id} (revision {revision}) offline: {lack}"))
 }
 
-/// One checkpoint on its way into the cache.
+/// A checkpoint that is being downloaded into the cache.
 struct Fetch<'a> {
     cache: &'a RepoCache,
     asked: Asked<'a>,
@@ -299,7 +299,7 @@ struct Fetch<'a> {
 }
 
 impl Fetch<'_> {
-    /// Brings all files of the revision into the cache, the weights last and the reference at the very end.
+    /// Downloads all files of the revision into the cache, the weights last, then notes the revision's commit.
     fn run(&self) -> Result<Commit> {
         let Asked { model_id, revision, .. } = self.asked;
         let listing = self.list()?;
@@ -351,12 +351,12 @@ impl Fetch<'_> {
         Ok(Listing::parse(&answer).map_err(|fault| self.asked.explain(Failure::senseless(fault)))?)
     }
 
-    /// The repository at a revision for hf-hub, which would escape no more than the slash.
+    /// The repository at a revision, for hf-hub, which only escapes the slash.
     fn repo(&self, revision: &str) -> Repo {
         Repo::with_revision(self.asked.model_id.to_string(), RepoType::Model, names::escaped(revision))
     }
 
-    /// Brings `file`, of `max_size` bytes at most, whole into the snapshot.
+    /// Downloads `file`, of at most `max_size` bytes, into the snapshot.
     fn obtain(&self, listing: &Listing, file: &RepoPath, max_size: u64) -> Result<()> {
         let asked = Asked { file: Some(file.as_str()), ..self.asked };
         let commit = &listing.commit;
@@ -369,7 +369,7 @@ impl Fetch<'_> {
         let (blob, size) = self.identify(stated, &url).map_err(|failure| asked.explain(failure))?;
         ensure!(
             size.is_none_or(|size| size <= max_size),
-            "{file} of {} has {} MB at the Hub, too many for what it should be",
+            "{file} of {} has {} MB on the Hub, too many for such a file",
             asked.model_id,
             size.unwrap_or_default() >> 20
         );
@@ -378,12 +378,12 @@ impl Fetch<'_> {
             return Ok(());
         }
         let _lock = self.cache.lock(&blob, file, self.transport.progress)?;
-        // Another process may have brought it meanwhile; without links the snapshot's file is all there is.
+        // Another process may have downloaded it meanwhile; without links there is only the snapshot's file.
         if self.is_sound(&pointer, &blob, size)? {
             return Ok(());
         }
         if pointer.exists() {
-            self.transport.progress.message(&format!("{} is damaged: fetching it anew", pointer.display()));
+            self.transport.progress.message(&format!("{} is damaged: fetching it again", pointer.display()));
             self.cache.discard(&pointer)?;
         }
         let whole = self.cache.blob(&blob);
@@ -398,21 +398,24 @@ impl Fetch<'_> {
         self.cache.link(commit, file, &blob, is_new)
     }
 
-    /// The name and the size of the content behind `url`: from the listing, else (a mirror may list names
-    /// alone) from the file's own headers.
+    /// The name and the size of the content at `url`: from the listing, or, if it only has names (as on a mirror), from
+    /// the file's own headers.
     fn identify(&self, stated: &FileStatement, url: &str) -> Result<(BlobId, Option<u64>), Failure> {
         if let Some(blob) = &stated.blob {
             return Ok((blob.clone(), stated.size));
         }
         let (etag, size) = self.transport.stated(url)?;
-        let etag = etag.ok_or_else(|| Failure::senseless("the server states no etag"))?;
+        let etag = etag.ok_or_else(|| Failure::senseless("the server sent no etag"))?;
         let blob = BlobId::from_etag(&etag).ok_or_else(|| {
-            Failure::senseless(format!("the server states the etag “{}”, which names no blob", names::printable(&etag)))
+            Failure::senseless(format!(
+                "the server sent the etag “{}”, which cannot be a blob's name",
+                names::printable(&etag)
+            ))
         })?;
         Ok((blob, size.or(stated.size)))
     }
 
-    /// Whether the file at `path` is there and can stay.
+    /// Whether the file at `path` exists and can stay.
     fn is_sound(&self, path: &Path, blob: &BlobId, size: Option<u64>) -> Result<bool> {
         let Ok(metadata) = path.metadata() else { return Ok(false) };
         if !metadata.is_file() || size.is_some_and(|size| size != metadata.len()) {
@@ -432,15 +435,15 @@ impl Fetch<'_> {
             Aborted::Disk(error) => error,
             Aborted::Wrong { tries } => asked
                 .explain(Failure::senseless(format!(
-                    "it arrived {tries} times with another content than the Hub's hash says: a proxy or mirror on the \
-                     way may change it; try again later or over another network"
+                    "its content differed from the Hub's hash {tries} times: a proxy or mirror on the \
+                     way may change it; try again later or on another network"
                 )))
                 .into(),
         }
     }
 }
 
-/// The checked id, and the revisions to try in turn.
+/// The validated id, and the revisions to try in order.
 fn parse(model_id: &str, revision: Option<&str>) -> Result<(ModelId, Vec<Revision>)> {
     let model_id = ModelId::parse(model_id)?;
     let revisions = match revision {
@@ -451,8 +454,8 @@ fn parse(model_id: &str, revision: Option<&str>) -> Result<(ModelId, Vec<Revisio
     Ok((model_id, revisions.into_iter().map(Revision::parse).collect::<Result<_>>()?))
 }
 
-/// Whether a cached file's content has the hash that the blob behind its link is named by. Only the first link
-/// counts: Python may have made the blob itself a link, into a store whose names are hashes of another kind.
+/// Whether a cached file's content matches the hash in the name of its blob. Only the first link counts: Python may
+/// have made the blob itself a link into a store with another kind of hash.
 fn is_as_named(path: &Path) -> std::io::Result<bool> {
     let target = std::fs::read_link(path).ok();
     let name = target.as_deref().and_then(Path::file_name).and_then(|name| name.to_str()).and_then(BlobId::from_etag);

@@ -1,7 +1,7 @@
-//! The names that come from a user or from the network, each checked once before it becomes a path or a URL.
+//! Names from the user or the network, each checked once before it becomes a path or a URL.
 //!
-//! A model id, a revision, a commit and a blob's name all end up as parts of a path in the cache, as a file's path
-//! inside a repository does ([`RepoPath`]). None of them can leave it: a value of these types has been parsed.
+//! A model id, a revision, a commit and a blob's name all become parts of a path in the cache, like a file's path
+//! inside a repository ([`RepoPath`]). None can leave the cache, because values of these types have been parsed.
 
 use super::digest;
 use crate::checkpoint::files::RepoPath;
@@ -39,13 +39,13 @@ impl ModelId {
             return Ok(ModelId(id.to_string()));
         };
         bail!(
-            "`{}` is no model id, {fault}: give ORGANIZATION/NAME as the Hub shows it, `builtin`, \
-             or the path of a folder that exists",
+            "`{}` is not a model id, {fault}: use ORGANIZATION/NAME as on the Hub, `builtin`, \
+             or the path of an existing folder",
             printable(id)
         )
     }
 
-    /// The id as it was given.
+    /// The id as given.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -57,16 +57,16 @@ impl fmt::Display for ModelId {
     }
 }
 
-/// A revision of a repository: a branch, a tag, a commit (whole or shortened) or `refs/pr/N`.
+/// A revision of a repository: a branch, a tag, a commit (full or abbreviated) or `refs/pr/N`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Revision(String);
 
 impl Revision {
-    /// Parses a revision by git's rules for the names of references (git-check-ref-format), which also
-    /// make it a relative path below the cache's `refs` folder.
+    /// Parses a revision by git's rules for reference names (git-check-ref-format), which also make it a relative path
+    /// below the cache's `refs` folder.
     ///
     /// # Errors
-    /// If git would not take the name.
+    /// If git would reject the name.
     pub fn parse(revision: &str) -> Result<Revision> {
         let allowed = |c: char| !c.is_control() && !c.is_whitespace() && !"\\~^:?*[\"<>|".contains(c);
         let part_is_sound =
@@ -77,17 +77,17 @@ impl Revision {
             && !revision.contains("..")
             && !revision.starts_with('-');
         if !sound {
-            bail!("`{}` is no revision: give a branch, a tag, a commit or refs/pr/N", printable(revision));
+            bail!("`{}` is not a revision: use a branch, a tag, a commit or refs/pr/N", printable(revision));
         }
         Ok(Revision(revision.to_string()))
     }
 
-    /// The revision as it was given.
+    /// The revision as given.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The commit, if the revision is a whole commit hash.
+    /// The commit, if the revision is a full commit hash.
     pub(super) fn as_commit(&self) -> Option<Commit> {
         Commit::parse(&self.0)
     }
@@ -99,7 +99,7 @@ impl fmt::Display for Revision {
     }
 }
 
-/// A whole commit hash: 40 lower-case hexadecimal digits.
+/// A full commit hash: 40 lower-case hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Commit(String);
 
@@ -113,20 +113,20 @@ impl Commit {
     }
 }
 
-/// The name of a blob in the cache, which is the file's etag and, on the Hub, its hash.
+/// The name of a blob in the cache: the file's etag, which on the Hub is its hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum BlobId {
-    /// SHA-256 of the content: files in large-file storage.
+    /// SHA-256 of the content, for files in large-file storage.
     Sha256(String),
-    /// SHA-1 of `blob SIZE\0` and the content, as git names it: files in the git repository itself.
+    /// SHA-1 of `blob SIZE\0` and the content, as in git, for files in the git repository itself.
     Git(String),
-    /// An etag of another kind, as a mirror may give: nothing but the size can be verified.
+    /// Another kind of etag, for example from a mirror: only the size can be verified.
     Opaque(String),
 }
 
 impl BlobId {
-    /// Parses an etag: quotes and the weak marker `W/` are dropped as Python's `_normalize_etag` does.
-    /// `None` if what remains is no plain file name.
+    /// Parses an etag: like Python's `_normalize_etag`, drops quotes and the weak marker `W/`. `None` if the rest is
+    /// not a plain file name.
     pub(super) fn from_etag(etag: &str) -> Option<BlobId> {
         let name = etag.trim().trim_start_matches("W/").trim_matches('"');
         if is_hex(name, 64) {
@@ -149,7 +149,7 @@ impl BlobId {
         }
     }
 
-    /// Whether the content of `file` is what this name says.
+    /// Whether the content of `file` matches this name.
     pub(super) fn matches(&self, file: &File) -> std::io::Result<bool> {
         match self {
             BlobId::Sha256(name) => Ok(digest::sha256_hex(file)? == *name),
@@ -163,12 +163,12 @@ fn is_hex(text: &str, digits: usize) -> bool {
     text.len() == digits && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
-/// A file's path for a URL.
+/// Escapes a file's path for a URL.
 pub(super) fn escaped_path(path: &RepoPath) -> String {
     path.as_str().split('/').map(escaped).collect::<Vec<_>>().join("/")
 }
 
-/// `text` as one part of a URL's path: all but RFC 3986's unreserved characters are escaped.
+/// Escapes `text` as one part of a URL's path: everything except RFC 3986's unreserved characters.
 pub(super) fn escaped(text: &str) -> String {
     let escape = |byte: u8| {
         let is_plain = byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
@@ -181,7 +181,7 @@ pub(super) fn escaped(text: &str) -> String {
     text.bytes().map(escape).collect()
 }
 
-/// `text` for a message: what a terminal would obey is escaped, and a long text is cut.
+/// Prepares `text` for a message: escapes control characters and cuts long texts.
 pub(super) fn printable(text: &str) -> String {
     let mut shown: String = text.chars().take(200).flat_map(char::escape_debug).collect();
     if text.chars().nth(200).is_some() {

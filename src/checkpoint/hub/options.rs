@@ -1,5 +1,5 @@
-//! Where the cache lies, which Hub is asked and with which token, read from the environment as Python's
-//! huggingface_hub (`constants.py`, `utils/_auth.py`) reads it.
+//! Where the cache is, and which Hub and token to use, read from the environment like Python's huggingface_hub
+//! (`constants.py`, `utils/_auth.py`).
 
 use super::proxies::ProxyRules;
 use super::retry::RetryPolicy;
@@ -8,29 +8,29 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// What the Hub's side of loading depends on besides a model id and a revision.
+/// The settings of the Hub, apart from the model id and the revision.
 #[derive(Clone, Debug)]
 pub struct HubOptions {
-    /// The folder that holds `models--ORGANIZATION--NAME` folders.
+    /// The folder with the `models--ORGANIZATION--NAME` folders.
     pub cache_dir: PathBuf,
-    /// The Hub's address, `https://huggingface.co` unless `HF_ENDPOINT` names another.
+    /// The Hub's address, by default `https://huggingface.co`; `HF_ENDPOINT` overrides it.
     pub endpoint: Endpoint,
-    /// Who the user is, for the endpoint and for huggingface.co, if the endpoint redirects there, and no other host.
+    /// The user's token, sent only to the endpoint and, if the endpoint redirects there, to huggingface.co.
     pub token: Option<Token>,
     /// Never open a socket.
     pub offline: bool,
-    /// The proxies of the environment.
+    /// The environment's proxies.
     pub proxies: ProxyRules,
-    /// How long one try may take and how often a failed one is repeated.
+    /// Time limit per try, and how often to retry.
     pub patience: Patience,
     /// Whether a snapshot's files are links to the blobs, or copies (`HF_HUB_DISABLE_SYMLINKS`).
     pub links: bool,
-    /// Whether [`DownloadProgress`](super::DownloadProgress) hears of bytes, or of messages alone
+    /// Whether [`DownloadProgress`](super::DownloadProgress) receives byte counts or only messages
     /// (`HF_HUB_DISABLE_PROGRESS_BARS`).
     pub progress_bars: bool,
 }
 
-/// The Hub's address as it was given. `Debug` and `Display` hide the name and the password that it may carry.
+/// The Hub's address as given. `Debug` and `Display` hide any user name and password in it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Endpoint(String);
 
@@ -38,22 +38,22 @@ pub struct Endpoint(String);
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token {
     secret: String,
-    /// The file that it was read from, or `None` if the user has given it directly.
+    /// The file that it was read from, or `None` if the user gave it directly.
     file: Option<PathBuf>,
 }
 
-/// Time limits of requests, and the policy for repeating them.
+/// Time limits of requests, and the retry policy.
 #[derive(Clone, Debug)]
 pub struct Patience {
-    /// For a connection to be made.
+    /// For establishing a connection.
     pub connect: Duration,
-    /// For the next bytes of an answer that is no file (`HF_HUB_ETAG_TIMEOUT`).
+    /// For the next bytes of a response that is not a file (`HF_HUB_ETAG_TIMEOUT`).
     pub answer: Duration,
-    /// For the next bytes of a file (`HF_HUB_DOWNLOAD_TIMEOUT`). A transfer as a whole has no limit.
+    /// For the next bytes of a file (`HF_HUB_DOWNLOAD_TIMEOUT`). A whole transfer has no limit.
     pub stall: Duration,
-    /// For requests that bring no file.
+    /// For requests that are not downloads.
     pub requests: RetryPolicy,
-    /// For a download, counted anew whenever bytes have arrived.
+    /// For a download; starts over whenever bytes have arrived.
     pub downloads: RetryPolicy,
 }
 
@@ -71,8 +71,8 @@ impl Default for Patience {
 }
 
 impl HubOptions {
-    /// Reads the options from an environment, given as a lookup by name. `offline` is the caller's wish; the
-    /// environment can only add to it. A variable that is set but empty counts as not set.
+    /// Reads the options from an environment, given as a lookup by name. If `offline` is false, the environment can
+    /// still turn it on. Empty variables count as unset.
     pub fn from_env(env: &dyn Fn(&str) -> Option<OsString>, offline: bool) -> HubOptions {
         let env = Environment(env);
         let home = env.huggingface_home();
@@ -101,12 +101,12 @@ impl HubOptions {
 }
 
 impl Endpoint {
-    /// The address `url`, without the slash at its end. It is checked when it is used.
+    /// The address `url`, without a trailing slash. It is checked on first use.
     pub fn new(url: &str) -> Endpoint {
         Endpoint(url.trim_end_matches('/').to_string())
     }
 
-    /// The address with all that it carries.
+    /// The address including any credentials.
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }
@@ -115,7 +115,7 @@ impl Endpoint {
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (scheme, rest) = self.0.split_once("://").unwrap_or(("", &self.0));
-        // The last `@` ends the credentials, be it in the right place or not: better too little is shown than a secret.
+        // The last `@` ends the credentials, even if it is in the wrong place: better to show too little than a secret.
         let shown = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
         let separator = if scheme.is_empty() { "" } else { "://" };
         f.write_str(&super::names::printable(&format!("{scheme}{separator}{shown}")))
@@ -129,7 +129,7 @@ impl fmt::Debug for Endpoint {
 }
 
 impl Token {
-    /// The token in `text`, white space around it dropped; `None` if nothing remains.
+    /// The token in `text` without surrounding white space; `None` if nothing remains.
     pub fn new(text: &str) -> Option<Token> {
         Token::from_source(text, None)
     }
@@ -139,12 +139,12 @@ impl Token {
         (!secret.is_empty()).then_some(Token { secret, file })
     }
 
-    /// The file that the token was read from. `hf auth login` writes it, and the token in it may have expired.
+    /// The file that the token was read from. `hf auth login` writes it, and its token may have expired.
     pub(super) fn file(&self) -> Option<&Path> {
         self.file.as_deref()
     }
 
-    /// The value of an `Authorization` header, or `None` if the token has characters that no header takes.
+    /// The value of an `Authorization` header, or `None` if the token has characters that are not allowed in headers.
     pub(super) fn header(&self) -> Option<String> {
         self.secret.bytes().all(|b| b.is_ascii_graphic()).then(|| format!("Bearer {}", self.secret))
     }
@@ -177,7 +177,7 @@ impl Environment<'_> {
         self.text(name).is_some_and(|value| is_true(&value))
     }
 
-    /// A whole number of seconds. Zero counts as not set, as in Python.
+    /// A whole number of seconds. Zero counts as unset, as in Python.
     fn seconds(&self, name: &str) -> Option<Duration> {
         self.text(name)?.trim().parse().ok().filter(|seconds| *seconds > 0).map(Duration::from_secs)
     }
@@ -186,7 +186,7 @@ impl Environment<'_> {
         self.get("HOME").map(PathBuf::from).or_else(std::env::home_dir)
     }
 
-    /// `HF_HOME`, else `huggingface` in the user's cache folder.
+    /// `HF_HOME`, otherwise `huggingface` in the user's cache folder.
     fn huggingface_home(&self) -> PathBuf {
         let path = self.get("HF_HOME").unwrap_or_else(|| {
             let caches = self.get("XDG_CACHE_HOME").map_or_else(|| PathBuf::from("~/.cache"), PathBuf::from);
@@ -195,7 +195,7 @@ impl Environment<'_> {
         self.expand(&path)
     }
 
-    /// The environment's token before the one that `hf auth login` has stored.
+    /// The token from the environment, otherwise the one stored by `hf auth login`.
     fn token(&self, home: &Path) -> Option<Token> {
         if self.is_true("HF_HUB_DISABLE_IMPLICIT_TOKEN") {
             return None;
@@ -208,7 +208,7 @@ impl Environment<'_> {
         Token::from_source(&std::fs::read_to_string(&path).ok()?, Some(path))
     }
 
-    /// `os.path.expandvars(os.path.expanduser(path))`, but for the homes of other users.
+    /// `os.path.expandvars(os.path.expanduser(path))`, except for the homes of other users.
     fn expand(&self, path: &OsString) -> PathBuf {
         let Some(text) = path.to_str() else { return PathBuf::from(path) };
         let below_home = text.strip_prefix('~').filter(|rest| rest.is_empty() || rest.starts_with('/'));
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cache_lies_where_python_puts_it() {
+    fn the_cache_is_where_python_puts_it() {
         for (variables, expected) in [
             (&[("HOME", "/h")][..], "/h/.cache/huggingface/hub"),
             (&[("HOME", "/h"), ("XDG_CACHE_HOME", "/x")], "/x/huggingface/hub"),

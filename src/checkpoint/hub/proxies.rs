@@ -1,13 +1,13 @@
-//! Which proxy stands between this machine and a URL, as the environment says it.
+//! Which proxy to use for a URL, according to the environment.
 //!
-//! The variables are read as Python's clients read them: `https_proxy`, `http_proxy` and `all_proxy`, lower case
-//! before upper case, and `no_proxy`, a list of hosts that are reached directly, their subdomains included. ureq's own
-//! reading of the environment takes `ALL_PROXY` and `HTTPS_PROXY` for every scheme, and `no_proxy` for single hosts.
+//! The variables are read like in Python's clients: `https_proxy`, `http_proxy` and `all_proxy`, lower case before
+//! upper case, and `no_proxy`, a list of hosts to reach directly, including their subdomains. ureq's own reading of the
+//! environment applies `ALL_PROXY` and `HTTPS_PROXY` to every scheme, and `no_proxy` to single hosts.
 
 use super::Environment;
 use ureq::Proxy;
 
-/// The proxies for `http` and `https` URLs; `Err` for an address that is none. `Debug` hides their passwords.
+/// The proxies for `http` and `https` URLs; `Err` if the address is invalid. `Debug` hides their passwords.
 #[derive(Clone, Debug, Default)]
 pub struct ProxyRules {
     http: Option<Result<Proxy, ()>>,
@@ -30,13 +30,13 @@ impl ProxyRules {
         }
     }
 
-    /// The proxy for URLs of one scheme, which itself knows the hosts that need none.
+    /// The proxy for URLs of one scheme, which also knows the hosts that bypass it.
     pub(super) fn proxy(&self, is_https: bool) -> Result<Option<Proxy>, ()> {
         if is_https { self.https.clone() } else { self.http.clone() }.transpose()
     }
 }
 
-/// The proxy at `url`, but for the hosts of the list `direct`.
+/// The proxy at `url`, except for the hosts in the list `direct`.
 fn parse(url: &str, direct: &str) -> Result<Proxy, ()> {
     let proxy = Proxy::new(url).map_err(drop)?;
     let mut builder = Proxy::builder(proxy.protocol()).host(proxy.host()).port(proxy.port());
@@ -47,7 +47,7 @@ fn parse(url: &str, direct: &str) -> Result<Proxy, ()> {
         builder = builder.password(password);
     }
     for entry in direct.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
-        // ureq takes a leading dot for subdomains, and a plain name for the host alone.
+        // ureq takes a leading dot for subdomains, and a plain name for that host only.
         let domain = entry.trim_start_matches('*').trim_start_matches('.');
         builder = match domain {
             "" => builder.no_proxy("*"),
@@ -68,7 +68,7 @@ mod tests {
         }))
     }
 
-    /// The proxy's address for a URL, or `None` for one that is reached directly.
+    /// The proxy's address for a URL, or `None` if it is reached directly.
     fn proxy(rules: &ProxyRules, url: &str) -> Option<String> {
         let proxy = rules.proxy(url.starts_with("https:")).unwrap()?;
         (!proxy.is_no_proxy(&url.parse().unwrap())).then(|| format!("{}:{}", proxy.host(), proxy.port()))

@@ -1,21 +1,21 @@
-//! How often a failed try is repeated, and how long the waits between are.
+//! How often a failed try is repeated, and how long to wait in between.
 
 use std::time::Duration;
 
-/// A bounded number of tries with waits that double.
+/// A limited number of tries with doubling waits.
 #[derive(Clone, Debug)]
 pub struct RetryPolicy {
-    /// Tries in all, the first one included.
+    /// Number of tries, including the first.
     pub tries: u32,
     /// The wait after the first failure.
     pub first_wait: Duration,
-    /// No wait is longer, unless the server asks for it.
+    /// Maximum wait, unless the server requests a longer one.
     pub longest_wait: Duration,
 }
 
 impl RetryPolicy {
-    /// The wait after `failures` tries in a row have failed, or `None` if no further try is due. `asked` is what the
-    /// server has asked for: it lengthens the wait, and ends the tries if it is longer than `most`.
+    /// The wait after `failures` failed tries in a row, or `None` if there is no further try. A wait requested by the
+    /// server, `asked`, lengthens it, or ends the tries if it is longer than `most`.
     pub(super) fn wait_after(&self, failures: u32, asked: Option<Duration>, most: Duration) -> Option<Duration> {
         let asked = asked.unwrap_or_default();
         if failures >= self.tries || asked > most {

@@ -1,9 +1,9 @@
-//! Requests to the Hub: proxies, time limits, redirects, and the token, which goes to the Hub and nowhere else.
+//! Requests to the Hub: proxies, time limits, redirects, and the token, which is sent to the Hub only.
 //!
-//! hf-hub says what to ask for (the paths of the API and of files); the requests are made here, with the HTTP client
-//! that hf-hub uses. Its own download is not called, because nothing around it could mend these: it joins the server's
-//! etag to the cache's path before a caller sees it, so a server could write anywhere; it sets no limit for a
-//! connection that stalls; and it takes what has arrived without a look at its hash.
+//! hf-hub provides the paths of the API and of files; this module makes the requests, with the same HTTP client.
+//! hf-hub's own download is not used because of three problems that no wrapper can fix: it joins the server's etag to
+//! the cache's path before a caller sees it, so a server could write anywhere; it sets no limit for a connection that
+//! stalls; and it accepts content without checking its hash.
 
 use super::error::{Failure, Refusal, User};
 use super::names::printable;
@@ -19,59 +19,59 @@ use ureq::http::{HeaderMap, Response, Uri};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, Body, Proxy};
 
-/// Redirects that one request may go through.
+/// Maximum number of redirects per request.
 const MAX_REDIRECTS: usize = 10;
-/// What stands in a message for a proxy, whose URL may carry a password.
-const PROXY: &str = "the proxy that HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names";
-/// The most that an answer which is no file may hold.
+/// How messages refer to a proxy, whose URL may contain a password.
+const PROXY: &str = "the proxy in HTTPS_PROXY, HTTP_PROXY or ALL_PROXY";
+/// Maximum size of a response that is not a file.
 const MAX_DOCUMENT: u64 = 64 << 20;
-/// A wait that the user is told of.
+/// Waits of at least this length are reported to the user.
 const LONG_WAIT: Duration = Duration::from_secs(5);
-/// The Hub's own hosts: an endpoint that redirects to one of them has not sent us astray.
+/// The Hub's own hosts: an endpoint may redirect to them.
 const HUB_HOSTS: [&str; 2] = ["huggingface.co", "hf.co"];
 
-/// The way to one Hub.
+/// A connection to one Hub.
 pub(super) struct Transport<'a> {
     endpoint: Uri,
     token: Option<&'a Token>,
-    /// The Hub has refused the token, which comes from a file: it is no longer sent.
+    /// Whether the Hub has refused the token, which came from a file: it is no longer sent.
     is_stale: AtomicBool,
     proxies: &'a ProxyRules,
     pub(super) patience: &'a Patience,
-    /// The longest wait that the server can ask for.
+    /// The longest wait that the server can request.
     longest_asked: Duration,
     pub(super) progress: &'a dyn DownloadProgress,
-    /// An agent with its open connections for `http`, and one for `https`. Made when first needed: making one reads
-    /// the system's certificates, which a start from the cache shall not wait for.
+    /// An agent with its open connections for `http`, and one for `https`. Created on first use: creating one reads the
+    /// system's certificates, which would delay a start from the cache.
     agents: [OnceLock<Agent>; 2],
 }
 
-/// What is asked for, whoever may answer.
+/// A request, independent of who responds.
 #[derive(Clone, Copy)]
 struct Request<'r> {
     method: &'r str,
     url: &'r str,
-    /// The first byte that is wanted.
+    /// The first byte to request.
     from: u64,
-    /// How long nothing may come.
+    /// How long to wait for the next bytes.
     limit: Duration,
 }
 
 impl<'a> Transport<'a> {
-    /// The way to the endpoint of `options`. A server may ask for waits up to `longest_asked`.
+    /// A connection to the endpoint of `options`. A server may request waits up to `longest_asked`.
     ///
     /// # Errors
-    /// If the endpoint is no address, or the token has characters that no header takes.
+    /// If the endpoint is not a URL, or the token has characters that are not allowed in headers.
     pub(super) fn new(
         options: &'a HubOptions,
         longest_asked: Duration,
         progress: &'a dyn DownloadProgress,
     ) -> anyhow::Result<Transport<'a>> {
         let endpoint = http_uri(options.endpoint.as_str())
-            .ok_or_else(|| anyhow::anyhow!("HF_ENDPOINT is “{}”, which is no http(s) URL", options.endpoint))?;
+            .ok_or_else(|| anyhow::anyhow!("HF_ENDPOINT is “{}”, which is not an http(s) URL", options.endpoint))?;
         if let Some(token) = options.token.as_ref().filter(|token| token.header().is_none()) {
             let source = token.file().map_or("HF_TOKEN".to_string(), |file| file.display().to_string());
-            anyhow::bail!("the token holds characters that no token has: check {source}");
+            anyhow::bail!("the token contains invalid characters: check {source}");
         }
         Ok(Transport {
             endpoint,
@@ -85,7 +85,7 @@ impl<'a> Transport<'a> {
         })
     }
 
-    /// The body of a small answer, tried again if that may help.
+    /// The body of a small response, retried if that may help.
     pub(super) fn document(&self, url: &str) -> Result<Vec<u8>, Failure> {
         self.retrying(|| {
             let response = self.follow(Request { method: "GET", url, from: 0, limit: self.patience.answer })?;
@@ -93,14 +93,14 @@ impl<'a> Transport<'a> {
             let mut reader = response.into_body().into_reader().take(MAX_DOCUMENT + 1);
             reader.read_to_end(&mut body).map_err(broken_body)?;
             if body.len() as u64 > MAX_DOCUMENT {
-                return Err(Failure::senseless("the answer is longer than any sensible one"));
+                return Err(Failure::senseless("the response is too long"));
             }
             Ok(body)
         })
     }
 
-    /// The etag and the size of the file at `url`, without its bytes. A redirect to the storage is not followed: the Hub
-    /// has said all by then, and signed URLs of a storage answer to GET alone.
+    /// The etag and the size of the file at `url`, without its content. A redirect to the storage is not followed: the
+    /// Hub has already sent both, and signed URLs of a storage only respond to GET.
     pub(super) fn stated(&self, url: &str) -> Result<(Option<String>, Option<u64>), Failure> {
         self.retrying(|| {
             let response = self.follow(Request { method: "HEAD", url, from: 0, limit: self.patience.answer })?;
@@ -111,13 +111,13 @@ impl<'a> Transport<'a> {
         })
     }
 
-    /// One try to open the file at `url` from byte `from` on.
+    /// Tries once to open the file at `url`, starting at byte `from`.
     pub(super) fn open(&self, url: &str, from: u64) -> Result<Response<Body>, Failure> {
         self.follow(Request { method: "GET", url, from, limit: self.patience.stall })
     }
 
-    /// Repeats a request that failed in a way that may pass. A connection that took long to fail is not tried
-    /// again: a dead network shall cost seconds, not minutes.
+    /// Repeats a request if the failure may be temporary. A connection that took long to fail is not retried: a dead
+    /// network should cost seconds, not minutes.
     fn retrying<T>(&self, mut request: impl FnMut() -> Result<T, Failure>) -> Result<T, Failure> {
         let started = Instant::now();
         let mut failures = 0;
@@ -134,7 +134,7 @@ impl<'a> Transport<'a> {
         }
     }
 
-    /// Waits before the next try, or says that there is none.
+    /// Waits before the next try; returns false if there is none.
     pub(super) fn pause(&self, policy: &RetryPolicy, failures: u32, failure: &Failure) -> bool {
         let Some(wait) = policy.wait_after(failures, failure.retry_after(), self.longest_asked) else { return false };
         if wait >= LONG_WAIT {
@@ -144,8 +144,8 @@ impl<'a> Transport<'a> {
         true
     }
 
-    /// The answer behind all redirects, asked for once more without a token if the Hub refuses that of a file: the Hub
-    /// does so for public repositories, too, and only Python's client refreshes what `hf auth login` has stored.
+    /// The response after all redirects. If the Hub refuses a token from a file, asks again without it: the Hub refuses
+    /// invalid tokens for public repositories too, and only Python's client refreshes what `hf auth login` has stored.
     fn follow(&self, request: Request) -> Result<Response<Body>, Failure> {
         let user = self.user();
         match (self.follow_as(&user, request), user) {
@@ -154,7 +154,7 @@ impl<'a> Transport<'a> {
             {
                 self.is_stale.store(true, Ordering::Relaxed);
                 self.progress.message(&format!(
-                    "the Hub refused the token in {}: going on without it (`hf auth login` makes a new one)",
+                    "the Hub refused the token in {}: continuing without it (`hf auth login` creates a new one)",
                     file.display()
                 ));
                 self.follow_as(&self.user(), request)
@@ -179,16 +179,16 @@ impl<'a> Transport<'a> {
                 return Ok(response);
             }
             let next = text(response.headers(), "Location").and_then(|location| joined(&url, location));
-            let next = next.ok_or_else(|| Failure::senseless("the server redirects to no address"))?;
+            let next = next.ok_or_else(|| Failure::senseless("the server redirects to an invalid address"))?;
             if request.method == "HEAD" && !self.is_of_hub(&next) {
                 return Ok(response);
             }
             url = next;
         }
-        Err(Failure::senseless("the server redirects without end"))
+        Err(Failure::senseless("too many redirects"))
     }
 
-    /// Whether `url` is the Hub's: of the endpoint, or of the Hub that the endpoint stands for.
+    /// Whether `url` belongs to the endpoint, or to the Hub that it stands for.
     fn is_of_hub(&self, url: &Uri) -> bool {
         let origin = origin(url);
         let is_canonical = matches!(&origin, (true, host, 443) if HUB_HOSTS.contains(&host.as_str()));
@@ -229,7 +229,7 @@ impl<'a> Transport<'a> {
         Ok(self.agents[usize::from(is_https)].get_or_init(|| agent(proxy, self.patience)))
     }
 
-    /// The failure behind an error of the HTTP client, in words.
+    /// The failure for an error of the HTTP client, with a message.
     fn failure(&self, error: ureq::Error, url: &Uri) -> Failure {
         use ureq::Error::*;
         let host = url.host().unwrap_or_default();
@@ -237,31 +237,31 @@ impl<'a> Transport<'a> {
         let peer = if proxy.is_some() { PROXY } else { host };
         let detail = printable(error.to_string().trim_start_matches("io: "));
         let (reason, transient) = match error {
-            // What the system's resolver says comes through as the standard library words it.
+            // Errors of the system's resolver are worded by the standard library.
             _ if detail.starts_with("failed to lookup") => (format!("{peer} was not found ({detail})"), true),
             HostNotFound => (format!("{peer} was not found"), true),
             Timeout(_) => (format!("{peer} did not answer in time"), true),
             _ if detail.contains("certificate") => (
                 format!(
-                    "the certificate of {host} is not trusted ({detail}); if a proxy stands between, add its \
+                    "the certificate of {host} is not trusted ({detail}); if a proxy is in between, add its \
                      certificate to the system's store or name it in SSL_CERT_FILE"
                 ),
                 false,
             ),
-            ConnectProxyFailed(_) if detail.contains("407") => (format!("{PROXY} wants other credentials"), false),
+            ConnectProxyFailed(_) if detail.contains("407") => (format!("{PROXY} rejected the credentials"), false),
             ConnectProxyFailed(_) => (format!("{PROXY} did not connect to {host} ({detail})"), !detail.contains(" 4")),
             ConnectionFailed | Io(_) => (format!("the connection to {peer} failed ({detail})"), true),
-            Protocol(_) => (format!("{peer} does not answer as a web server does ({detail})"), true),
+            Protocol(_) => (format!("{peer} does not respond like a web server ({detail})"), true),
             _ => (format!("the request to {peer} failed ({detail})"), false),
         };
         Failure::Connection { reason, transient }
     }
 }
 
-/// A client that takes every answer as it comes: redirects and errors are told apart here.
+/// A client that returns every response as is: redirects and errors are handled here.
 fn agent(proxy: Option<Proxy>, patience: &Patience) -> Agent {
     let native = rustls_native_certs::load_native_certs().certs;
-    // A bare container has no store; the list that Mozilla's browsers trust is compiled in.
+    // Bare containers have no certificate store, so the list trusted by Mozilla's browsers is compiled in.
     let roots = if native.is_empty() {
         RootCerts::WebPki
     } else {
@@ -296,7 +296,7 @@ fn http_uri(text: &str) -> Option<Uri> {
         .then_some(url)
 }
 
-/// Where a `Location` leads from `url`. Of relative addresses the Hub sends those that begin at the root.
+/// The target of a `Location` header at `url`. The Hub's relative addresses all start at the root.
 fn joined(url: &Uri, location: &str) -> Option<Uri> {
     if location.starts_with("//") {
         return http_uri(&format!("{}:{location}", url.scheme_str()?));
@@ -311,21 +311,21 @@ pub(super) fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get(name).and_then(|value| std::str::from_utf8(value.as_bytes()).ok())
 }
 
-/// The failure behind an error while a body was read.
+/// The failure for an error while reading a body.
 pub(super) fn broken_body(error: io::Error) -> Failure {
     let is_timeout = error.get_ref().is_some_and(|inner| matches!(inner.downcast_ref(), Some(ureq::Error::Timeout(_))));
     let is_stall = is_timeout || matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock);
     Failure::broken(if is_stall { "the connection stalled".into() } else { format!("the connection broke ({error})") })
 }
 
-/// Seconds from the Hub's `RateLimit: "api";r=0;t=SECONDS`, else from `Retry-After`.
+/// Seconds from the Hub's `RateLimit: "api";r=0;t=SECONDS`, otherwise from `Retry-After`.
 fn retry_after(rate_limit: Option<&str>, retry_after: Option<&str>) -> Option<Duration> {
     let window = rate_limit.and_then(|header| {
-        // The header comes with every answer; it is the reason for none unless nothing remains.
+        // The header comes with every response; it only explains the failure if nothing remains.
         let mut parts = header.split(';').map(str::trim);
         parts.clone().find(|part| *part == "r=0")?;
         let seconds: u64 = parts.find_map(|part| part.strip_prefix("t="))?.trim().parse().ok()?;
-        // Rounded down by the server.
+        // The server rounds down.
         Some(seconds.saturating_add(1))
     });
     window.or_else(|| retry_after?.trim().parse().ok()).map(Duration::from_secs)

@@ -1,11 +1,11 @@
-//! The elements of a tensor as float32, without a copy where the file already holds them so.
+//! The elements of a tensor as float32, without a copy if the file already stores them so.
 
 use super::Shared;
 use std::fmt;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
-/// The float32 elements of a tensor in C order. Keeps the checkpoint's file mapped as long as it needs it.
+/// The float32 elements of a tensor in C order. Keeps the checkpoint's file mapped as long as necessary.
 #[derive(Clone)]
 pub struct Float32s(Elements);
 
@@ -21,7 +21,7 @@ enum Elements {
 }
 
 impl Float32s {
-    /// The elements of the tensor at `name`, which there is.
+    /// The elements of the tensor at `name`, which must exist.
     pub(super) fn of(shared: &Arc<Shared>, name: &str) -> anyhow::Result<Float32s> {
         let located = &shared.tensors[name];
         if let Some(bytes) = located.placed.contiguous_float32s() {
@@ -37,8 +37,8 @@ impl Float32s {
         Ok(elements.into())
     }
 
-    /// Tells the system that a mapped file's elements are not read soon, so that they take no memory of this process; they
-    /// come back from the file when they are.
+    /// Tells the system that a mapped file's elements are not needed soon, so they do not occupy this process's memory;
+    /// they are read from the file again when needed.
     pub fn release(&self) {
         if let Elements::Mapped { shared, file, bytes } = &self.0 {
             shared.files[*file].release(bytes.clone());

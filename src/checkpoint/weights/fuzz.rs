@@ -1,4 +1,4 @@
-//! Mutated files for every reader of tensors. A reader may refuse a file or give tensors, all of which are then
+//! Mutated files for every reader of tensors. A reader may refuse a file or return tensors, which are then all
 //! converted.
 
 use super::pickle::Pickle;
@@ -41,14 +41,14 @@ const INDEXES: [&[u8]; 2] = [
     br#"{"weight_map":{"bert.pooler.dense.bias":"pytorch_model-00001-of-00002.bin"}}"#,
 ];
 
-/// Opens `file` and converts all of its tensors; whether it was read.
+/// Opens `file` and converts all of its tensors; returns whether it could be read.
 fn exercise(file: &[u8], format: Format) -> bool {
     let tensors = read(file, format);
     tensors.as_deref().into_iter().flatten().for_each(|(_, placed)| convert(placed, file));
     tensors.is_ok()
 }
 
-/// Converts a tensor of `file`, which may fail, as for integers.
+/// Converts a tensor of `file`, which may fail, for example for integers.
 fn convert(placed: &Placed, file: &[u8]) {
     let view = placed.view(file);
     assert!(view.c_order().len() <= file.len(), "a tensor larger than its file: {placed:?}");
@@ -57,7 +57,7 @@ fn convert(placed: &Placed, file: &[u8]) {
     }
 }
 
-/// Reads `pickle` as the state dict of an archive in which every storage is there, up to the length of [`STORAGES`].
+/// Reads `pickle` as the state dict of an archive in which every storage exists, up to the length of [`STORAGES`].
 fn exercise_pickle(pickle: &[u8]) -> bool {
     let Ok(pickle) = Pickle::read(pickle) else { return false };
     let locate = |id: &StorageId| {
@@ -69,7 +69,7 @@ fn exercise_pickle(pickle: &[u8]) -> bool {
     tensors.is_ok()
 }
 
-/// Stands for the storages of a pickle without its archive.
+/// Replaces the storages of a pickle without its archive.
 static STORAGES: [u8; 4096] = [1; 4096];
 
 /// The pickles of the archives.

@@ -1,4 +1,4 @@
-//! `*.index.json`: which shard each tensor of a large checkpoint is in.
+//! `*.index.json`: the shard of each tensor of a large checkpoint.
 
 use super::quoted;
 use crate::checkpoint::files::RepoPath;
@@ -6,10 +6,10 @@ use anyhow::{anyhow, ensure, Context, Result};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// The tensors of each shard, by the shard's path from the index's folder.
+/// The tensors of each shard, by the shard's path relative to the index.
 ///
 /// # Errors
-/// If the index is no JSON object with a `weight_map` from names to files, or a file is not in the index's folder.
+/// If the index is not a JSON object with a `weight_map` from names to files, or a file is outside the index's folder.
 pub(crate) fn read(json: &[u8]) -> Result<BTreeMap<RepoPath, Vec<String>>> {
     let index: Value = serde_json::from_slice(json).context("it is not valid JSON")?;
     let weight_map = index.get("weight_map").and_then(Value::as_object);
@@ -19,7 +19,7 @@ pub(crate) fn read(json: &[u8]) -> Result<BTreeMap<RepoPath, Vec<String>>> {
     for (tensor, shard) in weight_map {
         let shard = shard.as_str().and_then(RepoPath::parse).ok_or_else(|| {
             anyhow!(
-                "its weight_map gives {} for {}, not the name of a file in its folder",
+                "its weight_map has {} for {}, not the name of a file in its folder",
                 shortened(shard),
                 quoted(tensor)
             )
@@ -58,8 +58,8 @@ mod tests {
             ("[]", "no weight_map"),
             ("{\"weight_map\":[]}", "no weight_map"),
             ("{\"weight_map\":{}}", "is empty"),
-            ("{\"weight_map\":{\"a\":1}}", "gives 1 for \"a\""),
-            ("{\"weight_map\":{\"a\":{\"a\":\"a\"}}}", "gives an object for \"a\""),
+            ("{\"weight_map\":{\"a\":1}}", "has 1 for \"a\""),
+            ("{\"weight_map\":{\"a\":{\"a\":\"a\"}}}", "has an object for \"a\""),
             ("{\"weight_map\":{\"a\":\"\"}}", "not the name of a file in its folder"),
             ("{\"weight_map\":{\"a\":\"..\"}}", "not the name of a file in its folder"),
             ("{\"weight_map\":{\"a\":\".\"}}", "not the name of a file in its folder"),

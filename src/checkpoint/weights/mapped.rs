@@ -1,4 +1,4 @@
-//! The bytes of one weights file: inside the binary, or mapped from disk. The one place outside the kernels with
+//! The bytes of one weights file: embedded in the binary, or mapped from disk. The only place outside the kernels with
 //! `unsafe` code.
 
 use crate::checkpoint::files::CheckpointFile;
@@ -10,7 +10,7 @@ use std::fs::File;
 use std::ops::{Deref, Range};
 use std::path::Path;
 
-/// The content of a file, never read as a whole: the pages of a tensor come in when it is converted.
+/// The content of a file, never read as a whole: a tensor's pages are loaded when it is converted.
 pub(super) struct FileBytes {
     name: String,
     content: Content,
@@ -37,15 +37,15 @@ impl FileBytes {
         Ok(bytes)
     }
 
-    /// Lets go of the whole pages of `bytes`: a later read brings them in from the file again.
+    /// Releases the whole pages of `bytes`; a later read loads them from the file again.
     pub(super) fn release(&self, bytes: Range<usize>) {
         #[cfg(unix)]
         if let Content::Mapped(map) = &self.content {
             let start = bytes.start.next_multiple_of(LARGEST_PAGE);
             let end = bytes.end / LARGEST_PAGE * LARGEST_PAGE;
             if start < end {
-                // SAFETY: the pages are those of a file, and nothing was written to them: what comes back is what was
-                // there. That it may fail does no harm: they stay then.
+                // SAFETY: the pages belong to a file and were never written to, so loading them again gives the same
+                // content. A failure does no harm: the pages then stay in memory.
                 let _ = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, start, end - start) };
             }
         }
@@ -53,7 +53,7 @@ impl FileBytes {
         let _ = bytes;
     }
 
-    /// What messages call the file.
+    /// The file's name in messages.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
@@ -70,7 +70,7 @@ impl Deref for FileBytes {
     }
 }
 
-/// Larger than any page that is in use, and a multiple of each: neighbours of a tensor lose nothing.
+/// A multiple of every page size in use, so a tensor's neighbours lose nothing.
 #[cfg(unix)]
 const LARGEST_PAGE: usize = 64 * 1024;
 
@@ -79,13 +79,13 @@ fn map(path: &Path) -> Result<Mmap> {
     let metadata = file.metadata()?;
     ensure!(metadata.is_file(), "it is not a regular file");
     ensure!(metadata.len() > 0, "it is empty (0 bytes); download it again");
-    // SAFETY: the map is only ever read, and lives as long as every slice of it. Nobody may write to the file
-    // meanwhile, which no portable means can enforce; Hugging Face's cache keeps to it, as it never writes into a
-    // published file but replaces it, and a replaced file stays as it was under the map. Should somebody write into
-    // the file all the same: every offset and length was checked once against the length of this map and is kept
-    // outside it, and the tensors' bytes are plain numbers, valid whatever they are, so changed bytes are other
-    // weights, not an access out of bounds. A file made shorter ends the process with SIGBUS at the next touch of a
-    // page that is gone; that is the price of not reading hundreds of megabytes up front.
+    // SAFETY: the map is only read, and lives as long as every slice of it. Nobody may write to the file meanwhile,
+    // which cannot be enforced portably; Hugging Face's cache complies, as it replaces published files instead of
+    // writing into them, and a replaced file stays intact under the map. If somebody does write into the file: every
+    // offset and length was checked once against the length of this map and is kept outside it, and every bit pattern
+    // is a valid number, so changed bytes mean other weights, not an access out of bounds. If the file is truncated,
+    // the process dies with SIGBUS when it touches a page that is gone; that is the price of not reading hundreds of
+    // megabytes up front.
     Ok(unsafe { Mmap::map(&file)? })
 }
 

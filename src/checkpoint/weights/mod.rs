@@ -1,8 +1,7 @@
-//! The tensors of a checkpoint: found by name in one file or in shards, mapped, and converted when they are asked for.
+//! The tensors of a checkpoint: found by name in one file or in shards, mapped, and converted on demand.
 //!
-//! A file is untrusted: it may be cut off, damaged or made to harm. Every reader checks each number that it takes from
-//! the file before it is used, allocates no more than the file's own size justifies, and names file and field in
-//! its errors.
+//! Files are untrusted: they may be cut off, damaged or malicious. Every reader checks each number from the file before
+//! using it, allocates no more than the file's size justifies, and names the file and the field in its errors.
 
 mod float32s;
 #[cfg(test)]
@@ -32,35 +31,36 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use stored::Placed;
 
-/// All tensors of a checkpoint by their canonical names (as BERT in transformers names them). Cheap to clone.
+/// All tensors of a checkpoint by their canonical names (those of BERT in transformers). Cheap to clone.
 #[derive(Clone)]
 pub struct Weights {
     shared: Arc<Shared>,
 }
 
 struct Shared {
-    /// The file that was chosen, for messages: the index if there are shards.
+    /// The chosen file, for messages: the index if there are shards.
     origin: String,
     files: Vec<FileBytes>,
     tensors: BTreeMap<String, Located>,
 }
 
-/// A tensor and the file that it is in.
+/// A tensor and its file.
 struct Located {
     /// Index into `files`.
     file: usize,
-    /// Its name there.
+    /// Its name in the file.
     stored_name: String,
     placed: Placed,
 }
 
 impl Weights {
-    /// Opens `model.safetensors`, else `model.safetensors.index.json` and its shards, else `pytorch_model.bin` in either
-    /// of PyTorch's formats, else `pytorch_model.bin.index.json` and its shards. The files are mapped, not read.
+    /// Opens the first that exists of `model.safetensors`, `model.safetensors.index.json` with its shards,
+    /// `pytorch_model.bin` in either of PyTorch's formats, and `pytorch_model.bin.index.json` with its shards. The
+    /// files are mapped, not read.
     ///
     /// # Errors
-    /// If the checkpoint has none of these (the message lists what it has), or a file cannot be read or is damaged;
-    /// the message names the file and what is wrong in it.
+    /// If the checkpoint has none of these (the message lists what it has), or a file cannot be read or is damaged; the
+    /// message names the file and the fault.
     pub fn open(files: &CheckpointFiles) -> Result<Weights> {
         let (file, format, parts) = choose(files)?;
         let mut shared = Shared { origin: file.to_string(), files: Vec::new(), tensors: BTreeMap::new() };
@@ -71,7 +71,7 @@ impl Weights {
         Ok(Weights { shared: Arc::new(shared) })
     }
 
-    /// The bytes of each file, in the order in which they were opened.
+    /// The bytes of each file, in the order of opening.
     pub fn files(&self) -> impl Iterator<Item = &[u8]> {
         self.shared.files.iter().map(|file| &**file)
     }
@@ -81,23 +81,23 @@ impl Weights {
         self.shared.tensors.keys().map(String::as_str)
     }
 
-    /// Whether there is a tensor of that canonical name.
+    /// Whether a tensor with that canonical name exists.
     pub fn contains(&self, name: &str) -> bool {
         self.shared.tensors.contains_key(name)
     }
 
-    /// The dimensions of a tensor, or `None` if there is none of that name.
+    /// The dimensions of a tensor, or `None` if there is no such tensor.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         self.shared.tensors.get(name).map(|located| located.placed.shape())
     }
 
-    /// A tensor as its file stores it, or `None` if there is none of that name.
+    /// A tensor as its file stores it, or `None` if there is no such tensor.
     pub fn stored(&self, name: &str) -> Option<StoredTensor<'_>> {
         self.shared.tensors.get(name).map(|located| self.shared.view(located))
     }
 
-    /// The tensors for candle's modules, converted to `dtype` on `device` when they are asked for. An error of its
-    /// `get` names file and tensor and, if they differ, the shape asked for and the one found.
+    /// The tensors for candle's modules, converted to `dtype` on `device` on demand. An error of its `get` names the
+    /// file, the tensor and, if the shapes differ, both shapes.
     pub fn var_builder(&self, dtype: DType, device: &Device) -> VarBuilder<'static> {
         VarBuilder::from_backend(Box::new(self.clone()), dtype, device.clone())
     }
@@ -118,20 +118,20 @@ impl Weights {
         self.tensor(name, dtype, device)
     }
 
-    /// The elements of a tensor as float32, in its file if it holds them so.
+    /// The elements of a tensor as float32; in its file if it stores them so.
     ///
     /// # Errors
-    /// If there is none of that name, its shape is not `shape`, or it cannot be converted; the message names file and
+    /// If there is no such tensor, its shape is not `shape`, or it cannot be converted; the message names file and
     /// tensor.
     pub fn float32s(&self, shape: &[usize], name: &str) -> Result<Float32s> {
         let located = self.located_as(shape, name)?;
         Float32s::of(&self.shared, name).with_context(|| format!("cannot use {}", self.shared.describe(located)))
     }
 
-    /// Checks that there is a tensor of that canonical name and shape.
+    /// Checks that a tensor with that canonical name and shape exists.
     ///
     /// # Errors
-    /// If there is none, or its shape is another; the message names the file, the tensor and both shapes.
+    /// If there is none, or it has another shape; the message names the file, the tensor and both shapes.
     pub fn check_shape(&self, shape: &[usize], name: &str) -> Result<()> {
         self.located_as(shape, name).map(|_| ())
     }
@@ -148,14 +148,14 @@ impl Weights {
     }
 }
 
-/// The best file of weights that is there.
+/// The best weights file that exists.
 fn choose(files: &CheckpointFiles) -> Result<(CheckpointFile, Format, Parts)> {
     let names = files.names();
-    // By the names alone: one that is no file is not passed over for the next, which may hold other weights.
+    // Decided by name alone: if it is not a file, falling back to the next one could load other weights.
     for known in KnownFile::of(|name| names.iter().any(|present| present == name)) {
         let Role::Weights(format, parts) = known.role else { continue };
         let file = files.find(known.name).with_context(|| {
-            format!("{files} has a {} that is not a file: it is a folder, or a link to what is not there", known.name)
+            format!("{files} has a {} that is not a file but a folder or a broken link", known.name)
         })?;
         return Ok((file, format, parts));
     }
@@ -164,18 +164,20 @@ fn choose(files: &CheckpointFiles) -> Result<(CheckpointFile, Format, Parts)> {
     bail!("{files} has no weights that agnews can read ({wanted}); it has {present}")
 }
 
-/// Where each tensor of a file lies.
+/// Where each tensor of a file is.
 fn read(bytes: &[u8], format: Format) -> Result<Vec<(String, Placed)>> {
     match format {
         Format::Safetensors => safetensors::read(bytes),
         Format::Torch if bytes.starts_with(zip_directory::FIRST_BYTES) => torch_zip::read(bytes),
         Format::Torch if bytes.first() == Some(&torch_legacy::FIRST_BYTE) => torch_legacy::read(bytes),
-        Format::Torch => bail!("it is no file of torch.save: it begins neither as a zip archive nor as a pickle"),
+        Format::Torch => {
+            bail!("it was not written by torch.save: it starts neither like a zip archive nor like a pickle")
+        }
     }
 }
 
 impl Shared {
-    /// Takes all tensors of `file`.
+    /// Adds all tensors of `file`.
     fn add_file(&mut self, file: &CheckpointFile, format: Format) -> Result<()> {
         let bytes = FileBytes::open(file)?;
         let tensors = read(&bytes, format).with_context(|| format!("cannot read {file}"))?;
@@ -186,13 +188,13 @@ impl Shared {
         Ok(())
     }
 
-    /// Takes from each shard that `index` names the tensors that it gives to this shard.
+    /// Adds from each shard the tensors that `index` assigns to it.
     fn add_shards(&mut self, index: &CheckpointFile, format: Format, files: &CheckpointFiles) -> Result<()> {
         let bytes = index.read(MAX_JSON_SIZE)?;
         let shards = index::read(&bytes).with_context(|| format!("cannot read {index}"))?;
         for (shard, names) in shards {
             let file = files.find(shard.as_str());
-            let file = file.with_context(|| format!("{index} names the shard {shard}, which is not there"))?;
+            let file = file.with_context(|| format!("{index} names the shard {shard}, which does not exist"))?;
             let bytes = FileBytes::open(&file)?;
             let tensors = read(&bytes, format).with_context(|| format!("cannot read {file}"))?;
             let mut tensors: HashMap<String, Placed> = tensors.into_iter().collect();
@@ -207,7 +209,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Keeps the tensor `stored_name` of the file that comes next in `files` under its canonical name.
+    /// Adds the tensor `stored_name` of the next file in `files` under its canonical name.
     fn add(&mut self, stored_name: String, placed: Placed) -> Result<()> {
         let file = self.files.len();
         let Some(name) = names::canonical(&stored_name) else { return Ok(()) };
@@ -253,12 +255,12 @@ impl SimpleBackend for Weights {
     }
 }
 
-/// candle's trait takes its own error type; the whole chain of causes becomes its message.
+/// Converts to candle's error type, as its trait requires; the whole chain of causes becomes the message.
 fn into_candle(error: anyhow::Error) -> candle_core::Error {
     candle_core::Error::Msg(format!("{error:#}"))
 }
 
-/// A name from a file, for a message: control characters escaped, and not longer than a line.
+/// A name from a file, for a message: with control characters escaped, and cut to one line.
 fn quoted(name: &str) -> String {
     const LONGEST: usize = 100;
     match name.char_indices().nth(LONGEST) {

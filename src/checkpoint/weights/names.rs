@@ -1,10 +1,10 @@
-//! The names that checkpoints give to their tensors, brought to the one form that the model asks for.
+//! Maps the tensor names of checkpoints to the canonical names that the model uses.
 
-/// `name` in the form of transformers' classes (`….LayerNorm.weight`, `classifier.bias`), or `None` for what a classifier
-/// does not use: buffers that only count positions, and heads of other tasks.
+/// The name in transformers' classes (`….LayerNorm.weight`, `classifier.bias`), or `None` for what a classifier does
+/// not use: position counters and heads for other tasks.
 ///
-/// Also accepted: `module.` in front (saved from PyTorch's DataParallel), and `gamma` and `beta` for a layer norm's weight
-/// and bias (imported from TensorFlow).
+/// Also accepts the prefix `module.` (saved from PyTorch's DataParallel), and `gamma` and `beta` for a layer norm's
+/// weight and bias (imported from TensorFlow).
 pub(super) fn canonical(name: &str) -> Option<String> {
     let name = name.strip_prefix("module.").unwrap_or(name);
     if name.ends_with("embeddings.position_ids")

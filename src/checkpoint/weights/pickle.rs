@@ -1,24 +1,24 @@
-//! A reader of Python's pickle format for state dicts of tensors, and for nothing else.
+//! A reader of Python's pickle format for state dicts of tensors, and nothing else.
 //!
-//! A pickle is a program for a stack machine that can call any function of Python. This machine has the opcodes that
-//! `torch.save` writes for a dictionary of tensors in protocols 2 to 5, and calls nothing: a call of one of a few known
-//! functions is kept as data, for [`super::state_dict`] to interpret, and any other name is an error. The opcodes are
+//! A pickle is a program for a stack machine that can call any Python function. This machine supports the opcodes that
+//! `torch.save` writes for a dictionary of tensors in protocols 2 to 5, and calls nothing: calls of a few known
+//! functions are kept as data for [`super::state_dict`] to interpret, and any other name is an error. The opcodes are
 //! described in Python's `Lib/pickletools.py`.
 //!
-//! Values are small handles into flat tables, so that a hostile pickle has nothing to exploit: what it shares is
-//! not copied, what it nests is neither walked nor dropped recursively, and a cycle is two numbers. A byte of pickle
-//! makes one value at most, and their number is limited, so memory is too.
+//! Values are small handles into flat tables, so a hostile pickle has nothing to exploit: shared values are not copied,
+//! nested ones are neither walked nor dropped recursively, and a cycle is two numbers. A byte of pickle creates at most
+//! one value, and the number of instructions is limited, so memory is too.
 
 use super::quoted;
 use anyhow::{bail, ensure, Context, Result};
 use safetensors::Dtype;
 use std::collections::HashMap;
 
-/// The most instructions that are followed: a state dict has about forty for each tensor, so this is some 25,000
-/// tensors, and 100 MB of values at most.
+/// Maximum number of instructions. A state dict has about 40 per tensor, so this allows some 25,000 tensors and at most
+/// 100 MB of values.
 const MAX_INSTRUCTIONS: usize = 1_000_000;
 
-/// What a pickle may refer to by name.
+/// Names that a pickle may refer to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Global {
     /// `collections.OrderedDict`, the type of a state dict.
@@ -29,9 +29,9 @@ pub(super) enum Global {
     RebuildParameter,
     /// `torch._tensor._rebuild_from_type_v2`: a function of these, a class, the function's arguments, attributes.
     RebuildFromType,
-    /// `torch.Tensor` or `torch.nn.parameter.Parameter`, as that class.
+    /// `torch.Tensor` or `torch.nn.parameter.Parameter`, as a class.
     TensorClass,
-    /// A class of storages, `torch.FloatStorage` for one.
+    /// A class of storages, such as `torch.FloatStorage`.
     Storage(Dtype),
 }
 
@@ -63,7 +63,7 @@ impl Global {
     }
 }
 
-/// A value of a pickle: itself where it is small, else a handle into the [`Pickle`] that it came from.
+/// A value of a pickle: the value itself if it is small, otherwise a handle into its [`Pickle`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Value<'a> {
     None,
@@ -79,19 +79,19 @@ pub(super) enum Value<'a> {
     Dict(Handle),
     /// A function and its arguments, not called.
     Call(Handle),
-    /// An object that is outside the pickle, by its id.
+    /// An object outside the pickle, by its id.
     Persistent(Handle),
 }
 
-/// An index into one of the tables. 32 bits are enough for [`MAX_INSTRUCTIONS`] of them.
+/// An index into one of the tables. 32 bits are enough for [`MAX_INSTRUCTIONS`] entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Handle(u32);
 
-/// A pickle that has been read: its value and everything in it.
+/// A parsed pickle: its value and everything in it.
 #[derive(Debug)]
 pub(super) struct Pickle<'a> {
     root: Value<'a>,
-    /// Bytes that it took, up to and with its STOP.
+    /// Length in bytes, including STOP.
     length: usize,
     objects: Objects<'a>,
 }
@@ -102,18 +102,18 @@ struct Objects<'a> {
     /// Tuples and lists.
     sequences: Vec<Vec<Value<'a>>>,
     dicts: Vec<Vec<(Value<'a>, Value<'a>)>>,
-    /// A function, and the tuple of its arguments.
+    /// A function and its arguments as a tuple.
     calls: Vec<(Global, Handle)>,
     /// The ids of persistent objects.
     persistent: Vec<Value<'a>>,
 }
 
 impl<'a> Pickle<'a> {
-    /// Reads the pickle that begins `bytes`; what follows its STOP is left alone.
+    /// Reads the pickle at the start of `bytes`; anything after its STOP is ignored.
     ///
     /// # Errors
-    /// If the pickle is cut off, makes no sense, is longer than [`MAX_INSTRUCTIONS`], or uses an opcode or a
-    /// name that a state dict does not need.
+    /// If the pickle is cut off or malformed, is longer than [`MAX_INSTRUCTIONS`], or uses an opcode or a name that a
+    /// state dict does not need.
     pub(super) fn read(bytes: &'a [u8]) -> Result<Pickle<'a>> {
         let mut machine = Machine { bytes, ..Machine::default() };
         for _ in 0..MAX_INSTRUCTIONS {
@@ -126,12 +126,12 @@ impl<'a> Pickle<'a> {
         bail!("its pickle has more than {MAX_INSTRUCTIONS} instructions, too many for a checkpoint of tensors")
     }
 
-    /// The value of the whole.
+    /// The value of the whole pickle.
     pub(super) fn root(&self) -> Value<'a> {
         self.root
     }
 
-    /// Bytes from its first opcode to its STOP.
+    /// Length in bytes, from its first opcode to its STOP.
     pub(super) fn length(&self) -> usize {
         self.length
     }
@@ -144,7 +144,7 @@ impl<'a> Pickle<'a> {
         }
     }
 
-    /// The entries of a dictionary, in the order in which they were set: of two with one key, the later one counts.
+    /// The entries of a dictionary, in the order of insertion; if a key repeats, the last entry counts.
     pub(super) fn entries(&self, value: Value<'a>) -> Option<&[(Value<'a>, Value<'a>)]> {
         match value {
             Value::Dict(handle) => Some(&self.objects.dicts[handle.index()]),
@@ -152,7 +152,7 @@ impl<'a> Pickle<'a> {
         }
     }
 
-    /// The entry of a dictionary for a text.
+    /// The entry of a dictionary for a string key.
     pub(super) fn entry(&self, dict: Value<'a>, key: &str) -> Option<Value<'a>> {
         let entries = self.entries(dict)?;
         entries.iter().rev().find(|(found, _)| *found == Value::Text(key)).map(|(_, value)| *value)
@@ -177,7 +177,7 @@ impl<'a> Pickle<'a> {
         }
     }
 
-    /// The ids of all persistent objects, in the order in which they appear.
+    /// The ids of all persistent objects, in order of appearance.
     pub(super) fn persistent_ids(&self) -> &[Value<'a>] {
         &self.objects.persistent
     }
@@ -199,9 +199,10 @@ impl Handle {
     }
 }
 
-/// Puts `object` into `table`.
+/// Adds `object` to `table`.
 fn keep<T>(table: &mut Vec<T>, object: T) -> Handle {
-    let index = u32::try_from(table.len()).expect("an instruction makes one object at most, and they are limited");
+    let index =
+        u32::try_from(table.len()).expect("an instruction creates at most one object, and instructions are limited");
     table.push(object);
     Handle(index)
 }
@@ -212,18 +213,18 @@ struct Machine<'a> {
     bytes: &'a [u8],
     position: usize,
     stack: Vec<Value<'a>>,
-    /// Lengths that the stack had at each MARK.
+    /// The stack's length at each MARK.
     marks: Vec<usize>,
     memo: HashMap<u32, Value<'a>>,
     objects: Objects<'a>,
 }
 
 impl<'a> Machine<'a> {
-    /// Follows one instruction; the value of the pickle at its STOP.
+    /// Executes one instruction; returns the pickle's value at its STOP.
     fn step(&mut self) -> Result<Option<Value<'a>>> {
         let opcode = self.byte()?;
         match opcode {
-            // PROTO and its version, FRAME and its length: nothing depends on them.
+            // PROTO and its version, FRAME and its length: not needed.
             0x80 => drop(self.take(1)?),
             0x95 => drop(self.take(8)?),
             b'.' => return self.pop().map(Some),
@@ -249,7 +250,7 @@ impl<'a> Machine<'a> {
         Ok(None)
     }
 
-    /// A value that is written out: BININT, BININT1, BININT2, LONG1, BINFLOAT, None, booleans and texts.
+    /// A literal value: BININT, BININT1, BININT2, LONG1, BINFLOAT, None, booleans and strings.
     fn literal(&mut self, opcode: u8) -> Result<Value<'a>> {
         let value = match opcode {
             b'N' => Value::None,
@@ -266,7 +267,7 @@ impl<'a> Machine<'a> {
             0x8c => self.text_of(|machine| Ok(machine.byte()?.into()))?,
             b'X' => self.text_of(|machine| Ok(u32::from_le_bytes(machine.array()?).into()))?,
             0x8d => self.text_of(|machine| Ok(u64::from_le_bytes(machine.array()?)))?,
-            // Python 2's str, as checkpoints saved under Python 2 have it.
+            // Python 2's str, in checkpoints saved under Python 2.
             b'U' => self.text_of(|machine| Ok(machine.byte()?.into()))?,
             b'T' => self.text_of(|machine| Ok(u32::from_le_bytes(machine.array()?).into()))?,
             _ => bail!(
@@ -280,7 +281,7 @@ impl<'a> Machine<'a> {
     fn text_of(&mut self, length: impl FnOnce(&mut Self) -> Result<u64>) -> Result<Value<'a>> {
         let length = length(self)?;
         let bytes = self.take(usize::try_from(length).unwrap_or(usize::MAX))?;
-        Ok(Value::Text(std::str::from_utf8(bytes).context("a text is not UTF-8")?))
+        Ok(Value::Text(std::str::from_utf8(bytes).context("a string is not UTF-8")?))
     }
 
     /// LONG1: a length in one byte, then a little-endian two's complement number.
@@ -310,7 +311,7 @@ impl<'a> Machine<'a> {
     /// BINGET and LONG_BINGET.
     fn recall(&mut self, opcode: u8) -> Result<()> {
         let index = self.memo_index(opcode == b'j')?;
-        let value = *self.memo.get(&index).with_context(|| format!("nothing was put at place {index} of the memo"))?;
+        let value = *self.memo.get(&index).with_context(|| format!("the memo has no entry {index}"))?;
         self.stack.push(value);
         Ok(())
     }
@@ -330,7 +331,7 @@ impl<'a> Machine<'a> {
         } else {
             let (name, module) = (self.pop()?, self.pop()?);
             let (Value::Text(module), Value::Text(name)) = (module, name) else {
-                bail!("a global's module and name are no texts");
+                bail!("a global's module or name is not a string");
             };
             (module, name)
         };
@@ -338,12 +339,12 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// REDUCE: an `OrderedDict` becomes a dictionary, all else is kept as a call that was not made.
+    /// REDUCE: an `OrderedDict` becomes a dictionary; any other call is kept as data.
     fn reduce(&mut self) -> Result<()> {
         let arguments = self.pop()?;
         let function = self.pop()?;
         let (Value::Global(function), Value::Tuple(arguments)) = (function, arguments) else {
-            bail!("it calls what is no function with what is no tuple of arguments");
+            bail!("it calls something that is not a function with a tuple of arguments");
         };
         let value = match function {
             Global::OrderedDict => {
@@ -356,30 +357,30 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// The entries that `OrderedDict` is called with: none under Python 3, a list of `[key, value]` under Python 2.
+    /// The entries that `OrderedDict` is called with: none in Python 3, a list of `[key, value]` in Python 2.
     fn initial_entries(&self, arguments: Handle) -> Result<Vec<(Value<'a>, Value<'a>)>> {
         let sequences = &self.objects.sequences;
         let pairs = match sequences[arguments.index()].as_slice() {
             [] => return Ok(Vec::new()),
             [Value::List(pairs)] => &sequences[pairs.index()],
-            _ => bail!("collections.OrderedDict is called with what is no list of pairs"),
+            _ => bail!("collections.OrderedDict is called with something that is not a list of pairs"),
         };
         let pair = |value: &Value<'a>| match *value {
             Value::List(pair) | Value::Tuple(pair) => match sequences[pair.index()][..] {
                 [key, value] => Ok((key, value)),
-                _ => bail!("an entry of an OrderedDict is no pair"),
+                _ => bail!("an entry of an OrderedDict is not a pair"),
             },
-            _ => bail!("an entry of an OrderedDict is no pair"),
+            _ => bail!("an entry of an OrderedDict is not a pair"),
         };
         pairs.iter().map(pair).collect()
     }
 
-    /// BUILD: sets attributes. A state dict has one, `_metadata`, with the versions of its modules: not needed.
+    /// BUILD: sets attributes. A state dict has one, `_metadata`, with the versions of its modules; it is not needed.
     fn build(&mut self) -> Result<()> {
         self.pop()?;
         match self.stack.last() {
             Some(Value::Dict(_)) => Ok(()),
-            _ => bail!("it sets attributes of an object that is no state dict; nothing was executed"),
+            _ => bail!("it sets attributes of an object that is not a state dict; nothing was executed"),
         }
     }
 
@@ -391,7 +392,7 @@ impl<'a> Machine<'a> {
             _ => {
                 let length = usize::from(opcode - 0x84);
                 let start = self.stack.len().checked_sub(length).context("the stack has too few values")?;
-                ensure!(self.marks.last().is_none_or(|&mark| mark <= start), "a tuple reaches over a mark");
+                ensure!(self.marks.last().is_none_or(|&mark| mark <= start), "a tuple extends past a mark");
                 self.stack.split_off(start)
             }
         };
@@ -412,7 +413,7 @@ impl<'a> Machine<'a> {
             self.stack.push(Value::List(handle));
             return Ok(());
         }
-        let Some(Value::List(list)) = self.stack.last() else { bail!("it appends to what is no list") };
+        let Some(Value::List(list)) = self.stack.last() else { bail!("it appends to something that is not a list") };
         self.objects.sequences[list.index()].extend(items);
         Ok(())
     }
@@ -435,7 +436,9 @@ impl<'a> Machine<'a> {
             self.stack.push(Value::Dict(handle));
             return Ok(());
         }
-        let Some(Value::Dict(dict)) = self.stack.last() else { bail!("it sets an item of what is no dictionary") };
+        let Some(Value::Dict(dict)) = self.stack.last() else {
+            bail!("it sets an item of something that is not a dictionary")
+        };
         self.objects.dicts[dict.index()].extend(entries);
         Ok(())
     }
@@ -452,7 +455,7 @@ impl<'a> Machine<'a> {
 
     fn take(&mut self, length: usize) -> Result<&'a [u8]> {
         let bytes = self.bytes[self.position..].get(..length);
-        let bytes = bytes.context("it is cut off there, the file is incomplete; download it again")?;
+        let bytes = bytes.context("the file is cut off; download it again")?;
         self.position += length;
         Ok(bytes)
     }
@@ -462,15 +465,15 @@ impl<'a> Machine<'a> {
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
-        Ok(self.take(N)?.try_into().expect("as many bytes as asked for"))
+        Ok(self.take(N)?.try_into().expect("take returns as many bytes as requested"))
     }
 
-    /// The text up to the next line feed, which is passed over.
+    /// The text up to the next line feed, which is skipped.
     fn line(&mut self) -> Result<&'a str> {
-        /// Longer than any name of a module or a class.
+        /// Longer than any module or class name.
         const LONGEST: usize = 1000;
         let rest = &self.bytes[self.position..];
-        let length = rest.iter().take(LONGEST).position(|&byte| byte == b'\n').context("a name has no end")?;
+        let length = rest.iter().take(LONGEST).position(|&byte| byte == b'\n').context("a name is not terminated")?;
         self.position += length + 1;
         std::str::from_utf8(&rest[..length]).context("a name is not UTF-8")
     }
@@ -492,7 +495,7 @@ mod tests {
         let entries = pickle.entries(pickle.root()).unwrap();
         assert_eq!(entries[0], (Value::Text("a"), Value::Int(5)));
         assert_eq!(pickle.items(entries[1].1).unwrap(), [Value::Bool(false), Value::Int(0x201)]);
-        assert_eq!(pickle.entry(pickle.root(), "a"), Some(entries[1].1), "the later of two entries of one key");
+        assert_eq!(pickle.entry(pickle.root(), "a"), Some(entries[1].1), "the last entry of a repeated key counts");
         assert_eq!(pickle.entry(pickle.root(), "b"), None);
     }
 
@@ -527,10 +530,10 @@ mod tests {
             (b"(ios\nsystem\n.", "the pickle opcode 0x69"),
             (b"ccollections\nOrderedDict\n)\x81.", "the pickle opcode 0x81"),
             (b"\x82\x01.", "the pickle opcode 0x82"),
-            (b"ctorch\nFloatStorage\n}b.", "sets attributes of an object that is no state dict"),
-            (b"X\x01\0\0\0a)R.", "it calls what is no function"),
-            (b"ccollections\nOrderedDict\nK\x01\x85R.", "no list of pairs"),
-            (b"ccollections\nOrderedDict\n]K\x01a\x85R.", "is no pair"),
+            (b"ctorch\nFloatStorage\n}b.", "sets attributes of an object that is not a state dict"),
+            (b"X\x01\0\0\0a)R.", "it calls something that is not a function"),
+            (b"ccollections\nOrderedDict\nK\x01\x85R.", "not a list of pairs"),
+            (b"ccollections\nOrderedDict\n]K\x01a\x85R.", "is not a pair"),
         ] {
             let message = error(bytes);
             assert!(message.contains(expected), "{message}\nlacks {expected}");
@@ -538,9 +541,9 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_makes_no_sense() {
+    fn refuses_malformed_pickles() {
         for (bytes, expected) in [
-            (&b""[..], "at byte 0: it is cut off there"),
+            (&b""[..], "at byte 0: the file is cut off"),
             (b"K", "cut off"),
             (b"X\xff\xff\xff\xffab.", "cut off"),
             (b"\x8d\0\0\0\0\0\0\0\x80ab.", "cut off"),
@@ -549,17 +552,17 @@ mod tests {
             (b"\x95\xff", "cut off"),
             (b".", "the stack is empty"),
             (b"(.", "a value is missing above a mark"),
-            (b"N(\x85.", "a tuple reaches over a mark"),
+            (b"N(\x85.", "a tuple extends past a mark"),
             (b"N\x87.", "too few values"),
             (b"t.", "a mark is missing"),
             (b"q\0.", "the stack is empty"),
-            (b"h\x07.", "nothing was put at place 7"),
-            (b"j\xff\xff\xff\xff.", "nothing was put at place 4294967295"),
+            (b"h\x07.", "the memo has no entry 7"),
+            (b"j\xff\xff\xff\xff.", "the memo has no entry 4294967295"),
             (b"}(Nu.", "last key has no value"),
-            (b"N(NNu.", "sets an item of what is no dictionary"),
-            (b"NNa.", "appends to what is no list"),
+            (b"N(NNu.", "sets an item of something that is not a dictionary"),
+            (b"NNa.", "appends to something that is not a list"),
             (b"X\x01\0\0\0\xff.", "is not UTF-8"),
-            (b"cabc", "a name has no end"),
+            (b"cabc", "a name is not terminated"),
             (b"NN\x93.", "no texts"),
         ] {
             let message = error(bytes);
@@ -570,13 +573,13 @@ mod tests {
     #[test]
     fn bombs_do_no_harm() {
         const MANY: usize = MAX_INSTRUCTIONS - 10;
-        // Nested a million deep: neither read, compared nor dropped recursively.
+        // Nested a million deep: not read, compared or dropped recursively.
         assert!(Pickle::read(&[&b"N"[..], &b"\x85".repeat(MANY), b"."].concat()).is_ok());
         assert!(Pickle::read(&[&b"]".repeat(MANY / 2)[..], &b"a".repeat(MANY / 2 - 1), b"."].concat()).is_ok());
-        // Doubling by the memo: thirty lists, each with the one before it twice.
+        // Doubling through the memo: thirty lists, each containing the previous one twice.
         let doubled = (1..30u8).flat_map(|i| [b']', b'q', i, b'h', i - 1, b'a', b'h', i - 1, b'a']).collect::<Vec<_>>();
         assert!(Pickle::read(&[&b"]q\0"[..], &doubled, b"."].concat()).is_ok());
-        // A list in itself, and a place in the memo that would make a table of 2^32 entries.
+        // A list that contains itself, and a memo index that would need a table of 2^32 entries.
         assert!(Pickle::read(b"]q\0h\0a.").is_ok());
         assert!(Pickle::read(b"Nr\xff\xff\xff\xff.").is_ok());
         assert!(error(&b"]".repeat(MAX_INSTRUCTIONS + 1)).contains("more than 1000000 instructions"));

@@ -1,4 +1,4 @@
-//! The safetensors format: eight bytes with the length of a JSON header, the header, and the tensors' bytes.
+//! The safetensors format: the length of a JSON header in eight bytes, the header, and the tensors' bytes.
 //! <https://github.com/huggingface/safetensors#format>
 
 use super::quoted;
@@ -8,14 +8,14 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use serde::Deserialize;
 use std::collections::HashMap;
 
-/// Bytes of the header's length, which opens the file.
+/// Size of the header's length field at the start of the file.
 const LENGTH_SIZE: usize = 8;
 
-/// The longest header that is read: that of a hundred thousand tensors. A header takes some ten times its length in
+/// Maximum header size, enough for a hundred thousand tensors. A parsed header takes about ten times its length in
 /// memory; the safetensors crate allows 100 MB.
 const MAX_HEADER_SIZE: usize = 16 << 20;
 
-/// The header as the file has it: an object with a field for each tensor.
+/// The header in the file: an object with one field per tensor.
 #[derive(Deserialize)]
 struct Header {
     #[serde(rename = "__metadata__")]
@@ -24,13 +24,13 @@ struct Header {
     tensors: HashMap<String, TensorInfo>,
 }
 
-/// Where each tensor of the file lies.
+/// Where each tensor of the file is.
 ///
-/// The header is read here, with the crate's types and its checks of the layout, but not by its `read_metadata`: that
-/// adds up the claimed sizes unchecked, and its errors do not say which tensor is wrong.
+/// Parses the header with the crate's types and layout checks, but not with its `read_metadata`, which adds up the
+/// claimed sizes unchecked and does not say which tensor is wrong.
 ///
 /// # Errors
-/// If the file is cut off, the header is no header, or the tensors do not fill the rest of the file exactly.
+/// If the file is cut off, the header is invalid, or the tensors do not fill the rest of the file exactly.
 pub(super) fn read(file: &[u8]) -> Result<Vec<(String, Placed)>> {
     let (header, data_start) = header(file)?;
     let data = &file[data_start..];
@@ -61,7 +61,7 @@ fn header(file: &[u8]) -> Result<(Header, usize)> {
     let rest = file.len() - LENGTH_SIZE;
     let length = usize::try_from(length).ok().filter(|&length| length <= rest).with_context(|| {
         format!(
-            "it claims a header of {length} bytes, but only {rest} follow: it is no safetensors file or cut off; \
+            "it claims a header of {length} bytes, but only {rest} follow: it is cut off or not a safetensors file; \
              download it again"
         )
     })?;
@@ -128,7 +128,7 @@ mod tests {
             (one("[-2]", "[0,16]"), "its header is not valid"),
             (one("[4]", "[0,99]"), "tensor \"w\": its data_offsets [0, 99]"),
             (one("[4]", "[16,0]"), "tensor \"w\": its data_offsets [16, 0]"),
-            (one("[3]", "[0,16]"), "tensor \"w\": its shape [3] of F32 takes 12 bytes, but the file gives it 16"),
+            (one("[3]", "[0,16]"), "tensor \"w\": its shape [3] of F32 takes 12 bytes, but has 16 in the file"),
             (one("[4294967296,4294967296]", "[0,16]"), "tensor \"w\": its shape [4294967296, 4294967296] has more"),
             (one("[3]", "[0,12]"), "describes 12 bytes of tensors, but 16 follow"),
             (two("[0,8]", "[4,12]"), "overlap or leave a hole"),

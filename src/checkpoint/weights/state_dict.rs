@@ -1,4 +1,4 @@
-//! From a pickle that `torch.save` wrote to the tensors of the state dict in it.
+//! From a pickle written by `torch.save` to the tensors of its state dict.
 
 use super::pickle::{Global, Pickle, Value};
 use super::quoted;
@@ -8,42 +8,43 @@ use safetensors::Dtype;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// Keys under which training scripts save the state dict among other things.
+/// Keys under which training scripts save the state dict together with other things.
 const WRAPPERS: [&str; 3] = ["state_dict", "model_state_dict", "model"];
 
-/// How many times the file's size all tensors together may have. Names that share a storage, as tied weights do, make
-/// them more than the file, and each may become a copy in memory; a file that lets thousands share one is made to harm.
+/// Maximum total size of all tensors, in multiples of the file's size. Names that share a storage, such as tied
+/// weights, make it larger than the file, and each may be copied in memory; a file in which thousands share one is
+/// malicious.
 const MAX_SHARING: usize = 8;
 
-/// The most wrappings around a tensor: a parameter, and a class with attributes.
+/// Maximum number of wrappers around a tensor, such as a parameter or a class with attributes.
 const MAX_WRAPPINGS: usize = 4;
 
 /// A storage, the memory behind tensors, as a pickle refers to it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct StorageId<'a> {
-    /// Names the storage in its file.
+    /// The storage's name in its file.
     pub(super) key: &'a str,
     pub(super) dtype: Dtype,
     /// Bytes of the whole storage.
     pub(super) size: usize,
-    /// Bytes of it that are meant: all, but for a view of a storage, which the old format can refer to.
+    /// The bytes referred to: all, except for a view of a storage, which only the old format has.
     view: (usize, usize),
 }
 
 impl<'a> StorageId<'a> {
-    /// Reads a persistent id: `('storage', class, key, location, elements)`, in the old format with `None` or the
-    /// view's `(key, offset, elements)` at the end.
+    /// Reads a persistent id: `('storage', class, key, location, elements)`, in the old format followed by `None` or
+    /// the view's `(key, offset, elements)`.
     ///
     /// # Errors
-    /// If it is something else, or its size is negative or beyond what an address can reach.
+    /// If it is something else, or its size is negative or exceeds the address space.
     pub(super) fn read(pickle: &Pickle<'a>, id: Value<'a>) -> Result<StorageId<'a>> {
         let (class, key, elements, view) = match pickle.items(id) {
             Some(&[Value::Text("storage"), class, key, _, elements]) => (class, key, elements, Value::None),
             Some(&[Value::Text("storage"), class, key, _, elements, view]) => (class, key, elements, view),
             Some([Value::Text("module"), ..]) => {
-                bail!("it holds a whole model as a Python object: save the model's state_dict() alone")
+                bail!("it holds a whole model as a Python object: save only the model's state_dict()")
             }
-            _ => bail!("it refers to an object outside its pickle that is no storage"),
+            _ => bail!("it refers to an object outside its pickle that is not a storage"),
         };
         let (Value::Global(Global::Storage(dtype)), Value::Text(key)) = (class, key) else {
             bail!("the reference to a storage has no class or no key");
@@ -60,23 +61,23 @@ impl<'a> StorageId<'a> {
             _ => None,
         };
         let view = view.filter(|(offset, length)| offset.checked_add(*length).is_some_and(|end| end <= size));
-        let view = view.with_context(|| format!("a view leaves its storage {}", quoted(key)))?;
+        let view = view.with_context(|| format!("a view exceeds its storage {}", quoted(key)))?;
         Ok(StorageId { key, dtype, size, view })
     }
 
-    /// The part of the file that is meant, where the whole storage has the bytes `storage` of it.
+    /// The part of the file referred to, if the whole storage is at `storage`.
     fn place(&self, storage: Range<usize>) -> Range<usize> {
         let (offset, length) = self.view;
         storage.start + offset..storage.start + offset + length
     }
 }
 
-/// The tensors of the state dict that `pickle` holds, itself or under one of [`WRAPPERS`]. `locate` gives the place of
-/// a whole storage in the file, [`StorageId::size`] bytes long. The file has `file_size` bytes.
+/// The tensors of the state dict that `pickle` holds, itself or under one of [`WRAPPERS`]. `locate` returns where a
+/// whole storage of [`StorageId::size`] bytes is in the file, which has `file_size` bytes.
 ///
 /// # Errors
 /// If there is no state dict, a tensor is not as PyTorch writes it (the message names the tensor), or all tensors
-/// together are larger than the file by more than [`MAX_SHARING`] times.
+/// together are more than [`MAX_SHARING`] times as large as the file.
 pub(super) fn tensors<'a>(
     pickle: &Pickle<'a>,
     file_size: usize,
@@ -84,7 +85,7 @@ pub(super) fn tensors<'a>(
 ) -> Result<Vec<(String, Placed)>> {
     let mut by_name: BTreeMap<&str, Value> = BTreeMap::new();
     for &(key, value) in state_dict(pickle)? {
-        // What is no tensor is something that the program does not need: a step count, a version.
+        // Anything that is not a tensor is irrelevant here: a step count, a version.
         if let (Value::Text(name), Value::Call(_)) = (key, value) {
             by_name.insert(name, value);
         }
@@ -93,7 +94,7 @@ pub(super) fn tensors<'a>(
     let place = |(name, value): (&str, Value<'a>)| {
         let placed = tensor(pickle, value, &mut locate).with_context(|| format!("tensor {}", quoted(name)))?;
         left = left.checked_sub(placed.size()).with_context(|| {
-            format!("its tensors share storages until they are more than {MAX_SHARING} times as large as the file")
+            format!("its tensors share storages and are more than {MAX_SHARING} times as large as the file")
         })?;
         Ok((name.to_owned(), placed))
     };
@@ -110,7 +111,7 @@ fn state_dict<'p, 'a>(pickle: &'p Pickle<'a>) -> Result<&'p [(Value<'a>, Value<'
     let state_dict = std::iter::once(root).chain(wrapped).find(has_tensors);
     state_dict
         .and_then(|value| pickle.entries(value))
-        .with_context(|| format!("it holds no tensors by name, neither itself nor under {}", WRAPPERS.join(", ")))
+        .with_context(|| format!("it has no named tensors, neither at the top nor under {}", WRAPPERS.join(", ")))
 }
 
 fn tensor<'a>(
@@ -122,17 +123,17 @@ fn tensor<'a>(
     let &[storage, offset, shape, strides, ..] = arguments else {
         bail!("it has {} arguments, too few to rebuild a tensor", arguments.len());
     };
-    let id = pickle.persistent_id(storage).context("it is not in a storage")?;
+    let id = pickle.persistent_id(storage).context("it has no storage")?;
     let id = StorageId::read(pickle, id)?;
     let shape = integers(pickle, shape).context("its shape is not a tuple of integers")?;
     let strides = integers(pickle, strides).context("its strides are not a tuple of integers")?;
     let offset = offset.int().context("its storage offset is not an integer")?;
     let storage = locate(&id)?;
-    ensure!(storage.len() == id.size, "storage {} is not as long as it should be", quoted(id.key));
+    ensure!(storage.len() == id.size, "storage {} has the wrong length", quoted(id.key));
     Placed::strided(id.dtype, &shape, &strides, offset, id.place(storage))
 }
 
-/// The arguments of `_rebuild_tensor` inside whatever is wrapped around it.
+/// The arguments of `_rebuild_tensor`, without any wrappers.
 fn rebuild_arguments<'p, 'a>(pickle: &'p Pickle<'a>, value: Value<'a>) -> Result<&'p [Value<'a>]> {
     let mut call = pickle.call(value);
     for _ in 0..MAX_WRAPPINGS {

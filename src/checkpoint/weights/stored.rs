@@ -1,4 +1,4 @@
-//! A tensor as its file stores it, and its conversion into one that candle computes with.
+//! A tensor as its file stores it, and its conversion for candle.
 
 use anyhow::{bail, ensure, Context, Result};
 use candle_core::{DType, Device, Tensor};
@@ -10,13 +10,13 @@ use std::ops::Range;
 /// More dimensions than any weight of a network has.
 const MAX_RANK: usize = 16;
 
-/// Where a file keeps one tensor: what each format's reader gives for each name. Made only by [`Placed::contiguous`]
+/// Where a file stores one tensor; each format's reader returns one per name. Only created by [`Placed::contiguous`]
 /// and [`Placed::strided`], which check it against the file.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Placed {
     dtype: Dtype,
     shape: Vec<usize>,
-    /// Elements from one index to the next in each dimension; `None` if the tensor is contiguous in C order.
+    /// Stride of each dimension in elements; `None` if the tensor is contiguous in C order.
     strides: Option<Vec<usize>>,
     /// Position in the file, from the first element to the end of the last one.
     bytes: Range<usize>,
@@ -25,14 +25,14 @@ pub(super) struct Placed {
 /// A view of a tensor in its file, without conversion.
 #[derive(Debug, Clone, Copy)]
 pub struct StoredTensor<'a> {
-    /// The element type, in safetensors' names whatever the format.
+    /// The element type, under safetensors' name in any format.
     pub dtype: Dtype,
     /// The dimensions.
     pub shape: &'a [usize],
-    /// Elements from one index to the next in each dimension; `None` if the tensor is contiguous in C order.
+    /// Stride of each dimension in elements; `None` if the tensor is contiguous in C order.
     pub strides: Option<&'a [usize]>,
-    /// Little-endian elements, from the tensor's first to its last: exactly those of the tensor where it is
-    /// contiguous. No alignment is promised.
+    /// Little-endian elements, from the tensor's first to its last; nothing else in between if it is contiguous. Not
+    /// necessarily aligned.
     pub bytes: &'a [u8],
 }
 
@@ -40,26 +40,26 @@ impl Placed {
     /// A tensor in C order in exactly the bytes `bytes` of the file.
     ///
     /// # Errors
-    /// If shape and element type ask for another number of bytes.
+    /// If shape and element type need a different number of bytes.
     pub(super) fn contiguous(dtype: Dtype, shape: Vec<usize>, bytes: Range<usize>) -> Result<Placed> {
         check_rank(shape.len())?;
         let bits = num_elements(&shape).and_then(|n| n.checked_mul(dtype.bitsize()));
         let bits = bits.with_context(|| format!("its shape {shape:?} has more elements than fit into memory"))?;
         ensure!(
             bits % 8 == 0 && bits / 8 == bytes.len(),
-            "its shape {shape:?} of {dtype} takes {} bytes, but the file gives it {}",
+            "its shape {shape:?} of {dtype} takes {} bytes, but has {} in the file",
             bits.div_ceil(8),
             bytes.len()
         );
         Ok(Placed { dtype, shape, strides: None, bytes })
     }
 
-    /// A view as PyTorch describes it: `shape` and `strides` from element `offset` on of a storage that has the bytes
-    /// `storage` of the file. All are the file's own numbers; a negative one is refused.
+    /// A view as PyTorch describes it: `shape` and `strides` from element `offset` of a storage at the bytes `storage`
+    /// of the file. All numbers come from the file; negative ones are refused.
     ///
     /// # Errors
-    /// If the view leaves the storage, or repeats elements so that it is larger than the storage
-    /// (`torch.Tensor.expand`): such a view could ask for any amount of memory.
+    /// If the view exceeds the storage, or repeats elements so that it is larger than the storage
+    /// (`torch.Tensor.expand`): such a view could need any amount of memory.
     pub(super) fn strided(
         dtype: Dtype,
         shape: &[i64],
@@ -81,7 +81,7 @@ impl Placed {
             .with_context(|| format!("its shape {shape:?} has more elements than fit into memory"))?;
         let span = span(&shape, &strides).filter(|span| offset.checked_add(*span).is_some_and(|end| end <= stored));
         let span = span.with_context(|| {
-            format!("its shape {shape:?} with strides {strides:?} from element {offset} on leaves its storage of {stored} elements")
+            format!("its shape {shape:?} with strides {strides:?} from element {offset} exceeds its storage of {stored} elements")
         })?;
         ensure!(
             elements <= stored,
@@ -102,24 +102,24 @@ impl Placed {
         &self.shape
     }
 
-    /// The bytes of all elements one behind the other.
+    /// The bytes of all elements in C order.
     pub(super) fn size(&self) -> usize {
         self.shape.iter().product::<usize>() * (self.dtype.bitsize() / 8)
     }
 
-    /// The bytes of the file that the elements are among.
+    /// The bytes of the file that contain the elements.
     pub(super) fn bytes(&self) -> Range<usize> {
         self.bytes.clone()
     }
 
-    /// The bytes that hold the elements one behind the other as float32 in this machine's byte order; `None` if they
-    /// are stored in another way.
+    /// The bytes of the elements if they are stored contiguously as float32 in this machine's byte order, otherwise
+    /// `None`.
     pub(super) fn contiguous_float32s(&self) -> Option<Range<usize>> {
         let is_native = self.dtype == Dtype::F32 && self.strides.is_none() && cfg!(target_endian = "little");
         is_native.then(|| self.bytes.clone())
     }
 
-    /// The view on `file`, the content of the file that this was read from.
+    /// The view of `file`, the content of the file that this was read from.
     pub(super) fn view<'a>(&'a self, file: &'a [u8]) -> StoredTensor<'a> {
         let bytes = file.get(self.bytes.clone()).expect("checked against the file's length when it was opened");
         StoredTensor { dtype: self.dtype, shape: &self.shape, strides: self.strides.as_deref(), bytes }
@@ -131,20 +131,20 @@ fn non_negative(numbers: &[i64]) -> Option<Vec<usize>> {
     numbers.iter().map(|&n| usize::try_from(n).ok()).collect()
 }
 
-/// The number of elements, or `None` past what the address space holds. The other dimensions of an empty tensor must
-/// fit too: candle multiplies them for its strides.
+/// The number of elements, or `None` if it exceeds the address space. The other dimensions of an empty tensor must fit
+/// too: candle multiplies them for its strides.
 fn num_elements(shape: &[usize]) -> Option<usize> {
     let product = shape.iter().try_fold(1usize, |product, &dimension| product.checked_mul(dimension.max(1)))?;
     Some(if shape.contains(&0) { 0 } else { product })
 }
 
-/// Refuses shapes of so many dimensions that they are no tensor's.
+/// Refuses shapes with more dimensions than any tensor.
 fn check_rank(rank: usize) -> Result<()> {
     ensure!(rank <= MAX_RANK, "it has {rank} dimensions, more than any weight");
     Ok(())
 }
 
-/// Elements from the first to the last, both included; 0 for an empty tensor.
+/// Number of elements from the first to the last, inclusive; 0 for an empty tensor.
 fn span(shape: &[usize], strides: &[usize]) -> Option<usize> {
     if shape.contains(&0) {
         return Some(0);
@@ -154,7 +154,7 @@ fn span(shape: &[usize], strides: &[usize]) -> Option<usize> {
     })
 }
 
-/// Whether the elements lie one after the other in C order; the stride of a dimension of size 1 says nothing.
+/// Whether the elements are contiguous in C order; the stride of a dimension of size 1 does not matter.
 fn is_c_order(shape: &[usize], strides: &[usize]) -> bool {
     let mut expected = 1;
     shape.contains(&0)
@@ -166,7 +166,7 @@ fn is_c_order(shape: &[usize], strides: &[usize]) -> bool {
 }
 
 impl<'a> StoredTensor<'a> {
-    /// The elements in C order: the file's own bytes where the tensor is contiguous, else a copy.
+    /// The elements in C order: the file's own bytes if the tensor is contiguous, otherwise a copy.
     pub fn c_order(&self) -> Cow<'a, [u8]> {
         match self.strides {
             None => Cow::Borrowed(self.bytes),
@@ -174,13 +174,13 @@ impl<'a> StoredTensor<'a> {
         }
     }
 
-    /// Appends the elements `range`, counted in C order, as float32, converted as PyTorch's `.float()` converts them.
+    /// Appends the elements `range`, counted in C order, as float32, converted like PyTorch's `.float()`.
     ///
     /// # Errors
-    /// As [`StoredTensor::to_tensor`].
+    /// As for [`StoredTensor::to_tensor`].
     ///
     /// # Panics
-    /// If `range` goes past the last element.
+    /// If `range` exceeds the last element.
     pub fn extend_float32s(&self, range: Range<usize>, out: &mut Vec<f32>) -> Result<()> {
         let size = self.dtype.bitsize() / 8;
         let bytes = self.c_order();
@@ -195,11 +195,10 @@ impl<'a> StoredTensor<'a> {
         Ok(())
     }
 
-    /// The tensor in `dtype` on `device`, its values converted as PyTorch's `.float()`, and from there `.half()` or
-    /// `.bfloat16()`, converts them.
+    /// The tensor in `dtype` on `device`, converted like PyTorch's `.float()` followed by `.half()` or `.bfloat16()`.
     ///
     /// # Errors
-    /// If the stored elements are no floating-point numbers of 16 bits or more, or the device fails.
+    /// If the stored elements are not floating-point numbers of 16 bits or more, or the device fails.
     pub fn to_tensor(&self, dtype: DType, device: &Device) -> Result<Tensor> {
         let stored = match self.dtype {
             Dtype::F16 => DType::F16,
@@ -209,7 +208,8 @@ impl<'a> StoredTensor<'a> {
             other => bail!("it holds {other}, but weights are F16, BF16, F32 or F64"),
         };
         let tensor = if stored == DType::F32 {
-            // One copy at any alignment, and the old format aligns nothing; candle's own reader would make two.
+            // A single copy that works at any alignment, as the old format aligns nothing; candle's own reader would
+            // make two.
             let count = self.shape.iter().product();
             let mut values = Vec::with_capacity(count);
             self.extend_float32s(0..count, &mut values)?;
@@ -217,7 +217,7 @@ impl<'a> StoredTensor<'a> {
         } else {
             Tensor::from_raw_buffer(&self.c_order(), stored, self.shape, &Device::Cpu)?
         };
-        // PyTorch goes from float64 to the 16-bit types through float32 too, so that both round alike.
+        // PyTorch also converts float64 to the 16-bit types through float32, so both round alike.
         let tensor = if dtype == stored { tensor } else { tensor.to_dtype(DType::F32)?.to_dtype(dtype)? };
         Ok(tensor.to_device(device)?)
     }
@@ -271,22 +271,22 @@ mod tests {
         let sliced = strided(&[2, 2], &[4, 2], 5).unwrap();
         assert_eq!(values(&sliced, &file), [5.0, 7.0, 9.0, 11.0]);
         let one_row = strided(&[1, 4], &[9, 1], 8).unwrap();
-        assert!(one_row.view(&file).strides.is_none(), "the stride of a dimension of size 1 says nothing");
+        assert!(one_row.view(&file).strides.is_none(), "the stride of a dimension of size 1 does not matter");
         assert_eq!(values(&one_row, &file), [8.0, 9.0, 10.0, 11.0]);
         assert_eq!(values(&strided(&[], &[], 7).unwrap(), &file), [7.0]);
         assert!(values(&strided(&[0, 4], &[4, 1], 12).unwrap(), &file).is_empty());
     }
 
     #[test]
-    fn refuses_views_that_leave_or_repeat_the_storage() {
+    fn refuses_views_that_exceed_or_repeat_the_storage() {
         let message = |result: Result<Placed>| format!("{:#}", result.unwrap_err());
         for (shape, strides, offset, expected) in [
-            (&[3i64, 4][..], &[4i64, 1][..], 1, "leaves its storage of 12 elements"),
-            (&[3, 4], &[4, 2], 0, "leaves its storage"),
-            (&[2], &[i64::MAX], 0, "leaves its storage"),
-            (&[3], &[i64::MAX], 0, "leaves its storage"),
-            (&[1], &[1], 12, "leaves its storage"),
-            (&[0], &[1], 13, "leaves its storage"),
+            (&[3i64, 4][..], &[4i64, 1][..], 1, "exceeds its storage of 12 elements"),
+            (&[3, 4], &[4, 2], 0, "exceeds its storage"),
+            (&[2], &[i64::MAX], 0, "exceeds its storage"),
+            (&[3], &[i64::MAX], 0, "exceeds its storage"),
+            (&[1], &[1], 12, "exceeds its storage"),
+            (&[0], &[1], 13, "exceeds its storage"),
             (&[3, 4], &[1], 0, "differ in number of dimensions"),
             (&[-3, 4], &[4, 1], 0, "negative dimension"),
             (&[3, 4], &[-4, 1], 0, "are negative"),
@@ -303,7 +303,7 @@ mod tests {
     fn refuses_a_shape_of_another_size_than_its_bytes() {
         let message =
             |shape: &[usize]| format!("{:#}", Placed::contiguous(Dtype::F32, shape.to_vec(), 8..24).unwrap_err());
-        assert!(message(&[5]).contains("takes 20 bytes, but the file gives it 16"));
+        assert!(message(&[5]).contains("takes 20 bytes, but has 16 in the file"));
         assert!(message(&[1 << 62, 4]).contains("more elements than fit into memory"));
         assert!(message(&[0, 1 << 62, 1 << 62]).contains("more elements than fit into memory"));
         assert!(message(&[1; 17]).contains("it has 17 dimensions"));
@@ -322,7 +322,7 @@ mod tests {
         let placed = Placed::contiguous(Dtype::BF16, vec![5], 0..10).unwrap();
         let expected = [1.0, f32::from_bits(0x7f7f_0000), f32::from_bits(0x0001_0000), -0.0, f32::INFINITY];
         assert_eq!(values(&placed, &bfloat).map_bits(), expected.to_vec().map_bits());
-        // 1 + 2^-24 lies halfway between two float32 and goes to the even one; a hair more goes up.
+        // 1 + 2^-24 lies halfway between two float32 numbers and rounds to the even one; a bit more rounds up.
         let double =
             [1.0 + 2f64.powi(-24), 1.0 + 2f64.powi(-24) + 2f64.powi(-40), 1e300].map(f64::to_le_bytes).concat();
         let placed = Placed::contiguous(Dtype::F64, vec![3], 0..24).unwrap();
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_floating_point_number() {
+    fn refuses_elements_that_are_not_floating_point() {
         let placed = Placed::contiguous(Dtype::I64, vec![1], 0..8).unwrap();
         let error = placed.view(&[0; 8]).to_tensor(DType::F32, &Device::Cpu).unwrap_err();
         assert_eq!(format!("{error:#}"), "it holds I64, but weights are F16, BF16, F32 or F64");

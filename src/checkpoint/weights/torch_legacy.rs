@@ -1,9 +1,9 @@
-//! The format that `torch.save` wrote before PyTorch 1.6, and writes on request
-//! (`_use_new_zipfile_serialization=False`): PyTorch's `torch/serialization.py`, `_legacy_save`.
+//! The format that `torch.save` wrote before PyTorch 1.6, and still writes on request
+//! (`_use_new_zipfile_serialization=False`): `_legacy_save` in PyTorch's `torch/serialization.py`.
 //!
-//! Five pickles one after the other: a magic number, the protocol's version, the system that wrote the file, the
-//! object, and the list of the storages' keys. Then in the order of that list each storage: the number of its elements
-//! in eight bytes, and the elements.
+//! Five pickles in sequence: a magic number, the protocol version, information about the system that wrote the file,
+//! the object, and the list of the storages' keys. Each storage follows, in the order of that list: its number of
+//! elements in eight bytes, and the elements.
 
 use super::pickle::{Pickle, Value};
 use super::quoted;
@@ -22,10 +22,10 @@ const PROTOCOL_VERSION: i64 = 1001;
 /// The first opcode of every pickle of protocol 2 or later.
 pub(super) const FIRST_BYTE: u8 = 0x80;
 
-/// Where each tensor of the file lies.
+/// Where each tensor of the file is.
 ///
 /// # Errors
-/// If the file is of another format, cut off, or refers to what a state dict does not need.
+/// If the file has another format, is cut off, or refers to anything that a state dict does not need.
 pub(super) fn read(file: &[u8]) -> Result<Vec<(String, Placed)>> {
     let mut position = 0;
     check_header(file, &mut position)?;
@@ -48,10 +48,10 @@ fn check_header(file: &[u8], position: &mut usize) -> Result<()> {
     let magic_number = next_pickle(file, position).context("its magic number")?;
     ensure!(
         magic_number.root() == Value::Long(&MAGIC_NUMBER),
-        "it is a pickle, but none that torch.save wrote: it lacks the magic number"
+        "it is a pickle, but was not written by torch.save: it lacks the magic number"
     );
     let version = next_pickle(file, position).context("its protocol version")?.root();
-    ensure!(version == Value::Int(PROTOCOL_VERSION), "its protocol version is not {PROTOCOL_VERSION} but {version:?}");
+    ensure!(version == Value::Int(PROTOCOL_VERSION), "its protocol version is {version:?}, not {PROTOCOL_VERSION}");
     let system = next_pickle(file, position).context("its system information")?;
     ensure!(
         system.entry(system.root(), "little_endian") == Some(Value::Bool(true)),
@@ -61,7 +61,7 @@ fn check_header(file: &[u8], position: &mut usize) -> Result<()> {
     Ok(())
 }
 
-/// Where each storage lies, by key: `position` is the file's first byte after `keys`.
+/// Where each storage is, by key. The first byte after `keys` is at `position`.
 fn locate_storages<'a>(
     file: &[u8],
     mut position: usize,
@@ -70,11 +70,11 @@ fn locate_storages<'a>(
 ) -> Result<HashMap<&'a str, Range<usize>>> {
     let expected = expected_storages(object)?;
     let mut storages = HashMap::new();
-    for key in keys.items(keys.root()).context("its list of storages is no list")? {
-        let Value::Text(key) = *key else { bail!("a key in its list of storages is no text") };
-        let id = expected.get(key).with_context(|| {
-            format!("it lists storage {}, of which its state dict does not tell the type", quoted(key))
-        })?;
+    for key in keys.items(keys.root()).context("its list of storages is not a list")? {
+        let Value::Text(key) = *key else { bail!("a key in its list of storages is not a string") };
+        let id = expected
+            .get(key)
+            .with_context(|| format!("it lists storage {}, whose type its state dict does not contain", quoted(key)))?;
         let place = storage(file, position, id).with_context(|| format!("storage {}", quoted(key)))?;
         position = place.end;
         ensure!(storages.insert(key, place).is_none(), "it lists storage {} twice", quoted(key));
@@ -82,7 +82,7 @@ fn locate_storages<'a>(
     Ok(storages)
 }
 
-/// What the object says of each storage that it refers to, be it for the state dict or for something beside it.
+/// What the object says about each storage that it refers to, inside the state dict or elsewhere.
 fn expected_storages<'a>(object: &Pickle<'a>) -> Result<HashMap<&'a str, StorageId<'a>>> {
     let mut expected = HashMap::new();
     for &id in object.persistent_ids() {
@@ -93,7 +93,7 @@ fn expected_storages<'a>(object: &Pickle<'a>) -> Result<HashMap<&'a str, Storage
                 let first = first.get();
                 ensure!(
                     (first.dtype, first.size) == (id.dtype, id.size),
-                    "it gives storage {} as {} of {} bytes and as {} of {} bytes",
+                    "it describes storage {} both as {} of {} bytes and as {} of {} bytes",
                     quoted(id.key),
                     first.dtype,
                     first.size,
@@ -109,7 +109,7 @@ fn expected_storages<'a>(object: &Pickle<'a>) -> Result<HashMap<&'a str, Storage
 /// The bytes of the storage whose number of elements is at `position`.
 fn storage(file: &[u8], position: usize, id: &StorageId) -> Result<Range<usize>> {
     let rest = &file[position..];
-    let (elements, data) = rest.split_first_chunk::<8>().context("the file is cut off before it; download it again")?;
+    let (elements, data) = rest.split_first_chunk::<8>().context("the file ends before it; download it again")?;
     let elements = u64::from_le_bytes(*elements);
     let expected = id.size / (id.dtype.bitsize() / 8);
     ensure!(
@@ -130,7 +130,7 @@ fn storage(file: &[u8], position: usize, id: &StorageId) -> Result<Range<usize>>
 mod tests {
     use super::*;
 
-    /// A file of the old format, for which PyTorch is not needed: each part can be wrong.
+    /// A file of the old format, built without PyTorch so that each part can be wrong.
     struct LegacyFile {
         version: &'static [u8],
         system: &'static [u8],
@@ -139,8 +139,8 @@ mod tests {
         data: Vec<u8>,
     }
 
-    /// A state dict with the tensor `w`, as protocol 2 writes it: `storage` is the text of the class, then the number
-    /// of elements; offset, shape and strides follow. Numbers are pickled already.
+    /// A state dict with the tensor `w`, as protocol 2 writes it. `storage` is the class name and the number of
+    /// elements; offset, shape and strides follow. Numbers are already pickled.
     fn object(class: &str, elements: &[u8], offset: &[u8], shape: &[u8], strides: &[u8]) -> Vec<u8> {
         let storage =
             [b"(X\x07\0\0\0storagectorch\n", class.as_bytes(), b"\nX\x01\0\0\0kX\x03\0\0\0cpu", elements, b"NtQ"]
@@ -184,30 +184,30 @@ mod tests {
     #[test]
     fn refuses_other_files() {
         let message = format!("{:#}", read(b"\x80\x02K\x01.").unwrap_err());
-        assert!(message.contains("none that torch.save wrote"), "{message}");
-        refuses(LegacyFile { version: b"\x80\x02K\x02.", ..file() }, "its protocol version is not 1001");
+        assert!(message.contains("was not written by torch.save"), "{message}");
+        refuses(LegacyFile { version: b"\x80\x02K\x02.", ..file() }, ", not 1001");
         let system = b"\x80\x02}X\x0d\0\0\0little_endian\x89s.";
         refuses(LegacyFile { system, ..file() }, "big-endian");
         refuses(LegacyFile { object: b"\x80\x02cos\nsystem\n.".to_vec(), ..file() }, "it refers to os.system");
         refuses(
             LegacyFile { object: b"\x80\x02}.".to_vec(), keys: b"].".to_vec(), ..file() },
-            "it holds no tensors by name",
+            "it has no named tensors",
         );
-        // A dictionary that holds itself under a name that would be looked into.
+        // A dictionary that contains itself under one of the wrapper names.
         let cyclic = b"}q\0X\x0a\0\0\0state_dicth\0s.".to_vec();
-        refuses(LegacyFile { object: cyclic, keys: b"].".to_vec(), ..file() }, "it holds no tensors by name");
+        refuses(LegacyFile { object: cyclic, keys: b"].".to_vec(), ..file() }, "it has no named tensors");
     }
 
     #[test]
-    fn refuses_storages_that_are_not_there() {
+    fn refuses_missing_storages() {
         let keys = |bytes: &[u8]| LegacyFile { keys: bytes.to_vec(), ..file() };
         refuses(keys(b"]."), "tensor \"w\": storage \"k\" is not in the file");
-        refuses(keys(b"N."), "its list of storages is no list");
-        refuses(keys(b"]K\x01a."), "is no text");
-        refuses(keys(b"]X\x01\0\0\0ja."), "it lists storage \"j\", of which");
+        refuses(keys(b"N."), "its list of storages is not a list");
+        refuses(keys(b"]K\x01a."), "is not a string");
+        refuses(keys(b"]X\x01\0\0\0ja."), "it lists storage \"j\", whose type");
         let twice = [file().data, file().data].concat();
         refuses(LegacyFile { data: twice, ..keys(b"](X\x01\0\0\0kX\x01\0\0\0ke.") }, "it lists storage \"k\" twice");
-        refuses(LegacyFile { data: vec![1; 7], ..file() }, "storage \"k\": the file is cut off before it");
+        refuses(LegacyFile { data: vec![1; 7], ..file() }, "storage \"k\": the file ends before it");
         let data = [&5u64.to_le_bytes()[..], &[7; 20]].concat();
         refuses(LegacyFile { data, ..file() }, "it has 5 elements, but the state dict says 4");
         let data = [&4u64.to_le_bytes()[..], &[7; 15]].concat();
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_sizes_that_cannot_be() {
+    fn refuses_impossible_sizes() {
         let sized = |elements: &[u8]| {
             let object = object("FloatStorage", elements, b"K\0", b"K\x02\x85", b"K\x01\x85");
             LegacyFile { object, ..file() }
@@ -240,11 +240,11 @@ mod tests {
     }
 
     #[test]
-    fn refuses_so_many_tensors_on_one_storage_that_they_fill_the_memory() {
-        // The same 64 KB under more and more names: a copy of each would be needed, as the format aligns nothing.
+    fn refuses_tensors_that_share_a_storage_to_fill_the_memory() {
+        // The same 64 KB under more and more names: each would need a copy, because the format aligns nothing.
         let with_names = |names: usize| {
             let one = object("FloatStorage", b"M\x00\x40", b"K\0", b"M\x00\x40\x85", b"K\x01\x85");
-            // Between the dictionary's opcode with the one-byte name `w`, and `s.` at the end.
+            // The part between the dictionary's opcode with the one-byte name `w` and the final `s.`.
             let tensor = &one[b"\x80\x02}X\x01\0\0\0w".len()..one.len() - 2];
             let entry = |name: usize| [&b"X\x04\0\0\0"[..], format!("{name:04}").as_bytes(), tensor, b"s"].concat();
             let entries: Vec<u8> = (0..names).flat_map(entry).collect();
@@ -262,6 +262,9 @@ mod tests {
         let half = object("HalfStorage", b"K\x04", b"K\0", b"K\x04\x85", b"K\x01\x85");
         // Both dictionaries in one tuple.
         let object = [&float[..float.len() - 1], &half[2..half.len() - 1], b"\x86."].concat();
-        refuses(LegacyFile { object, ..file() }, "it gives storage \"k\" as F32 of 16 bytes and as F16 of 8 bytes");
+        refuses(
+            LegacyFile { object, ..file() },
+            "it describes storage \"k\" both as F32 of 16 bytes and as F16 of 8 bytes",
+        );
     }
 }

@@ -1,9 +1,9 @@
-//! The format that `torch.save` writes since PyTorch 1.6: a zip archive with the pickled object in `data.pkl` and the
-//! elements of each storage in `data/KEY`, all in one folder and without compression. PyTorch's
-//! `torch/serialization.py`, `_save`.
+//! The format that `torch.save` writes since PyTorch 1.6: an uncompressed zip archive with a single folder that holds
+//! the pickled object in `data.pkl` and the elements of each storage in `data/KEY`. `_save` in PyTorch's
+//! `torch/serialization.py`.
 //!
-//! Read here rather than by candle's `PthTensors` (0.11.1): that one refuses strided views, reads and copies instead of
-//! mapping, and on a hostile file allocates what a length claims, copies shared values without end, or panics.
+//! candle's `PthTensors` (0.11.1) is not used: it refuses strided views, copies instead of mapping, and on a hostile
+//! file allocates whatever length is claimed, copies shared values without limit, or panics.
 
 use super::pickle::Pickle;
 use super::quoted;
@@ -16,10 +16,10 @@ use std::ops::Range;
 /// The pickled object's name in the archive's folder.
 const OBJECT: &str = "data.pkl";
 
-/// Where each tensor of the file lies.
+/// Where each tensor of the file is.
 ///
 /// # Errors
-/// If the archive is damaged or not one that `torch.save` wrote, or refers to what a state dict does not need.
+/// If the archive is damaged, was not written by `torch.save`, or refers to anything that a state dict does not need.
 pub(super) fn read(file: &[u8]) -> Result<Vec<(String, Placed)>> {
     let directory = zip_directory::read(file)?;
     let folder = folder(&directory)?;
@@ -29,17 +29,18 @@ pub(super) fn read(file: &[u8]) -> Result<Vec<(String, Placed)>> {
     state_dict::tensors(&object, file.len(), |id| storage(&directory, folder, id))
 }
 
-/// The folder's name with the slash after it; PyTorch names it after the file, and readers must not care.
+/// The folder's name with a trailing slash. PyTorch derives it from the file's name; readers must accept any.
 fn folder(directory: &Directory) -> Result<&str> {
     let is_folder = |folder: &&str| folder.is_empty() || folder.ends_with('/');
     let mut folders = directory.keys().filter_map(|name| name.strip_suffix(OBJECT)).filter(is_folder);
-    let folder =
-        folders.next().with_context(|| format!("it is a zip archive without {OBJECT}, not one of torch.save"))?;
+    let folder = folders
+        .next()
+        .with_context(|| format!("it is a zip archive without {OBJECT}, so torch.save did not write it"))?;
     ensure!(folders.next().is_none(), "it is a zip archive with more than one {OBJECT}");
     Ok(folder)
 }
 
-/// PyTorch 2.1 and later say in which order the bytes of a number are; before, little-endian machines are assumed.
+/// PyTorch 2.1 and later state the byte order; for older files little-endian is assumed.
 fn check_byte_order(file: &[u8], directory: &Directory, folder: &str) -> Result<()> {
     let Some(place) = directory.get(&format!("{folder}byteorder")) else { return Ok(()) };
     ensure!(

@@ -1,8 +1,8 @@
-//! The directory of a zip archive whose entries are stored without compression, so that they can be mapped in place.
+//! The directory of a zip archive whose entries are stored without compression, so they can be mapped in place.
 //!
-//! rawzip rather than the zip crate that candle uses: that one reserves memory by counts that the file claims, and
-//! searches the whole of a damaged file for another directory. rawzip allocates nothing, and leaves to its caller what
-//! only the caller can know: which entries may be there.
+//! Uses rawzip rather than the zip crate that candle uses, which reserves memory for counts claimed by the file and
+//! searches all of a damaged file for another directory. rawzip allocates nothing, and leaves it to the caller to
+//! decide which entries are allowed.
 
 use super::quoted;
 use anyhow::{ensure, Context, Result};
@@ -10,10 +10,10 @@ use rawzip::{CompressionMethod, ZipArchive, ZipFileHeaderRecord, ZipSliceArchive
 use std::collections::HashMap;
 use std::ops::Range;
 
-/// How an archive begins: the first entry's local header.
+/// The start of an archive: the first entry's local header.
 pub(super) const FIRST_BYTES: &[u8] = b"PK\x03\x04";
 
-/// Where an entry's bytes lie, by name.
+/// Where each entry's bytes are, by name.
 pub(super) type Directory = HashMap<String, Range<usize>>;
 
 /// Reads the directory.
@@ -36,7 +36,7 @@ pub(super) fn read(file: &[u8]) -> Result<Directory> {
     Ok(entries)
 }
 
-/// Where the data of an entry lies in the file.
+/// Where the data of an entry is in the file.
 fn place(archive: &ZipSliceArchive<&[u8]>, header: &ZipFileHeaderRecord) -> Result<Range<usize>> {
     ensure!(!header.flags().is_encrypted(), "it is encrypted");
     let method = header.compression_method();
@@ -48,7 +48,7 @@ fn place(archive: &ZipSliceArchive<&[u8]>, header: &ZipFileHeaderRecord) -> Resu
     let (start, end) = entry.compressed_data_range();
     let is_there = end <= archive.directory_offset()
         && entry.local_header().file_path().as_bytes() == header.file_path().as_bytes();
-    ensure!(is_there, "another entry or the directory lies in its place: the file is damaged; download it again");
+    ensure!(is_there, "it overlaps another entry or the directory: the file is damaged; download it again");
     Ok(start as usize..end as usize)
 }
 
@@ -56,7 +56,7 @@ fn place(archive: &ZipSliceArchive<&[u8]>, header: &ZipFileHeaderRecord) -> Resu
 mod tests {
     use super::*;
 
-    /// An archive with one entry, `a` with the content `data`, of zip's first version.
+    /// An archive with one entry, `a` with the content `data`, in zip's first version.
     const ONE: &[u8] = b"PK\x03\x04\x14\0\0\0\0\0\0\0\0\0\0\0\0\0\x04\0\0\0\x04\0\0\0\x01\0\0\0adata\
         PK\x01\x02\x14\0\x14\0\0\0\0\0\0\0\0\0\0\0\0\0\x04\0\0\0\x04\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0a\
         PK\x05\x06\0\0\0\0\x01\0\x01\0\x2f\0\0\0\x23\0\0\0\0\0";
@@ -76,16 +76,16 @@ mod tests {
             (CENTRAL + 8, &[1u8][..], "entry \"a\" of its zip archive: it is encrypted"),
             (CENTRAL + 10, &[8], "it is compressed (CompressionMethod::DEFLATE)"),
             (CENTRAL + 20, &[5], "it has two sizes, 4 and 5"),
-            (CENTRAL + 20, &[5, 0, 0, 0, 5], "another entry or the directory lies in its place"),
+            (CENTRAL + 20, &[5, 0, 0, 0, 5], "it overlaps another entry or the directory"),
             (CENTRAL + 20, &[0xfe, 0xff, 0xff, 0xff, 0xfe, 0xff, 0xff, 0xff], "it is not in the file"),
-            // A size that is said to be in a zip64 field which is not there.
+            // A size that claims to be in a zip64 field, which is missing.
             (CENTRAL + 20, &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], "it is not in the file"),
             (CENTRAL + 42, &[1], "it is not in the file"),
             (CENTRAL + 42, &[0xff, 0xff], "it is not in the file"),
             (CENTRAL + 28, &[2], "its zip directory is damaged or cut off"),
             (CENTRAL + 28, &[0xff, 0xff], "its zip directory is damaged or cut off"),
             (CENTRAL, b"X", "its zip directory is damaged"),
-            (30, b"b", "another entry or the directory lies in its place"),
+            (30, b"b", "it overlaps another entry or the directory"),
             (26, &[0xff, 0xff], "it is not in the file"),
             (LAST, b"X", "its zip directory is missing"),
             (LAST + 10, &[2], "its zip directory is damaged or cut off"),

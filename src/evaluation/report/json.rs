@@ -4,7 +4,7 @@
 //!
 //! | field | value |
 //! |---|---|
-//! | `model`, `revision`, `data`, `dtype`, `command`, `date` | where the figures come from; `null` if unknown |
+//! | `model`, `revision`, `data`, `dtype`, `command`, `date` | the origin of the figures; `null` if unknown |
 //! | `agnews` | version of the program |
 //! | `evaluated` | number of texts with a prediction and a gold label |
 //! | `left_out` | numbers of records without: `blank_text`, `malformed_record`, `no_gold_label`, `unknown_gold_label` |
@@ -14,7 +14,7 @@
 //! | field | value |
 //! |---|---|
 //! | `accuracy` | `value`, and `low` and `high` of its 95 % Wilson interval |
-//! | `coverage` | share of texts that were given a label: 1 without a minimum score |
+//! | `coverage` | share of texts that got a label: 1 without a minimum score |
 //! | `selective_accuracy` | accuracy among these; `value`, `low`, `high` |
 //! | `log_loss` | mean of -ln(score of the gold label), scores clipped to [2⁻²³, 1 - 2⁻²³]; `null` for a multi-label model |
 //! | `expected_calibration_error` | Guo et al. 2017, over `calibration_bins` |
@@ -32,7 +32,7 @@ use super::About;
 use crate::evaluation::view::{Table, Value as Figure, View};
 use serde_json::{json, Map, Value};
 
-/// The report, with a final line break.
+/// The report, with a trailing line break.
 pub(super) fn render(view: &View, about: &About) -> String {
     let mut report = Map::new();
     for (key, _, value) in about.facts() {

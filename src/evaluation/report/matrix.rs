@@ -1,4 +1,5 @@
-//! The confusion matrix: a table on the page, where it can be read aloud, copied and scrolled, and drawn in the picture.
+//! The confusion matrix: as a table on the page, where it can be read aloud, copied and scrolled, and drawn in the
+//! picture.
 
 use super::picture::{rect, text, Panel};
 use super::theme::{shade, shade_names, SHADES};
@@ -8,22 +9,22 @@ use maud::{html, Markup};
 
 /// With more classes than this there is a list of mistakes instead.
 pub(super) const MATRIX_CLASSES: usize = 60;
-/// Up to here a cell has its share of the row below its count.
+/// Up to this many classes, a cell also shows its share of the row.
 const SHARED_CLASSES: usize = 6;
-/// Names of columns up to this width stand level above them.
+/// Column names up to this width are written horizontally.
 const LEVEL_WIDTH: f64 = 76.0;
 const NAME_SIZE: f64 = 12.0;
-/// What the shades stand for.
-const LEGEND: &str = "shade: share of the gold label's texts, in per cent";
+/// The meaning of the shades.
+const LEGEND: &str = "shade: share of the gold label's texts, in percent";
 
-/// Whether the names of the columns fit above them.
+/// Whether the column names are written horizontally.
 fn is_level(view: &View, matrix: &Matrix) -> bool {
     let fits = |id| text_width(&view.name(id), NAME_SIZE) <= LEVEL_WIDTH;
     matrix.counts.len() <= SHARED_CLASSES && (0..matrix.counts.len()).all(fits)
 }
 
-/// What a cell says under the pointer.
-fn told(view: &View, matrix: &Matrix, gold: usize, predicted: usize) -> String {
+/// A cell's tooltip.
+fn tooltip(view: &View, matrix: &Matrix, gold: usize, predicted: usize) -> String {
     let (count, support) = (matrix.counts[gold][predicted], matrix.support(gold));
     let share = percent(matrix.share(gold, predicted));
     format!("{} predicted as {}: {count} of {support} ({share})", view.name(gold), view.name(predicted))
@@ -79,7 +80,7 @@ pub(super) fn table(view: &View, matrix: &Matrix) -> Markup {
 fn cell(view: &View, matrix: &Matrix, gold: usize, predicted: usize) -> Markup {
     let (count, share) = (matrix.counts[gold][predicted], matrix.share(gold, predicted));
     html! {
-        td class=(shade(share, gold == predicted)) title=(told(view, matrix, gold, predicted)) {
+        td class=(shade(share, gold == predicted)) title=(tooltip(view, matrix, gold, predicted)) {
             (count)
             @if count > 0 && matrix.counts.len() <= SHARED_CLASSES { small { (share_of_row(share)) } }
         }
@@ -93,13 +94,13 @@ struct Grid {
     cell_width: f64,
     cell_height: f64,
     is_level: bool,
-    /// Names as they are shown.
+    /// Names as displayed.
     names: Vec<String>,
 }
 
-/// Room for the name of an axis.
+/// Space for the name of an axis.
 const AXIS_NAME: f64 = 22.0;
-/// The widest a label's name gets, in pixels.
+/// Maximum width of a label's name in pixels.
 const NAME_WIDTH: f64 = 180.0;
 const COUNT_SIZE: f64 = 13.0;
 const DENSE_COUNT_SIZE: f64 = 11.0;
@@ -174,8 +175,8 @@ fn drawn_cell(view: &View, matrix: &Matrix, grid: &Grid, gold: usize, predicted:
     let baseline = if has_share { middle - 2.0 } else { middle + size * 0.35 };
     html! {
         g {
-            title { (told(view, matrix, gold, predicted)) }
-            // One pixel less than the grid's step: the surface between the cells draws the lines.
+            title { (tooltip(view, matrix, gold, predicted)) }
+            // One pixel less than the grid's step: the gap between the cells forms the lines.
             (rect(&class, x, y, grid.cell_width - 1.0, grid.cell_height - 1.0))
             (text(&class, "middle", center, baseline, size, &count.to_string()))
             @if has_share { (text(&class, "middle", center, middle + 13.0, 11.0, &share_of_row(share))) }
@@ -199,7 +200,7 @@ fn legend(top: f64) -> Markup {
     }
 }
 
-/// Instead of a matrix of more cells than anyone can see: the most frequent mistakes, one per line.
+/// Replaces a matrix with too many cells to read: the most frequent mistakes, one per line.
 pub(super) fn mistakes_panel(view: &View, mistakes: &Table) -> Panel {
     const SHOWN: usize = 20;
     const LINE_HEIGHT: f64 = 20.0;

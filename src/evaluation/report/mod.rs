@@ -12,25 +12,25 @@ use super::view::View;
 use anyhow::{bail, Result};
 use std::path::Path;
 
-/// What a report says of where its figures come from. What is empty is not mentioned.
+/// The origin of a report's figures. Empty facts are left out.
 #[derive(Debug, Clone, Default)]
 pub struct About {
     /// The checkpoint, as the user named it.
     pub model: String,
     /// Its revision: a branch, a tag or a commit.
     pub revision: String,
-    /// The texts: the input's file name, say.
+    /// The texts, for example the name of the input file.
     pub data: String,
-    /// What the model computed in.
+    /// The arithmetic of the model.
     pub dtype: String,
     /// The command line.
     pub command: String,
-    /// When it ran, written as ISO 8601.
+    /// The time of the run in ISO 8601.
     pub date: String,
 }
 
 impl About {
-    /// What a report is called.
+    /// The title of a report.
     fn title(&self) -> String {
         match self.model.as_str() {
             "" => "Evaluation".to_owned(),
@@ -52,7 +52,7 @@ impl About {
     }
 }
 
-/// The forms of a report.
+/// The formats of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// Every number; `report/json.rs` documents the fields.
@@ -64,17 +64,17 @@ pub enum Format {
 }
 
 impl Format {
-    /// By the extension of `path`, in any case.
+    /// Determined by the extension of `path`, ignoring case.
     ///
     /// # Errors
-    /// If it is none of the three; worth calling before the work that is to be reported.
+    /// If it is none of the three. Call this before the work to be reported.
     pub fn of(path: &Path) -> Result<Format> {
         let extension = path.extension().map(|extension| extension.to_string_lossy().to_lowercase());
         match extension.as_deref() {
             Some("json") => Ok(Format::Json),
             Some("svg") => Ok(Format::Svg),
             Some("html") => Ok(Format::Html),
-            _ => bail!("cannot tell the format of the report {path:?}: name it .json, .svg or .html"),
+            _ => bail!("cannot tell the format of the report {path:?}: the name must end in .json, .svg or .html"),
         }
     }
 

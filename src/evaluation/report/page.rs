@@ -1,4 +1,4 @@
-//! The page: all figures, with the matrix as a table and the reliability diagram as a picture. It loads nothing, runs
+//! The HTML page: all metrics, with the matrix as a table and the reliability diagram as a picture. It loads and runs
 //! nothing.
 
 use super::matrix::{self, MATRIX_CLASSES};
@@ -7,9 +7,9 @@ use crate::evaluation::calibration::Bin;
 use crate::evaluation::view::{plain, Table, Value, View};
 use maud::{html, Markup, PreEscaped, DOCTYPE};
 
-/// How many mistakes the list of them has.
+/// Maximum number of mistakes listed.
 const MISTAKES: usize = 100;
-/// With fewer classes than this the matrix shows all mistakes at a glance, and there is no list.
+/// With fewer classes than this the matrix shows all mistakes at a glance, and no list is needed.
 const LISTED_CLASSES: usize = 13;
 
 /// The whole page.
@@ -83,14 +83,14 @@ fn diagram(bins: &[Bin]) -> Markup {
     }
 }
 
-/// Open if it stands in for the matrix.
+/// Open if it replaces the matrix.
 fn mistakes(view: &View) -> Markup {
     let is_open = view.labels.len() > MATRIX_CLASSES;
     let table = view.mistakes.as_ref().filter(|table| !table.rows.is_empty());
     html! { @if let Some(table) = table { (folded(view, table, MISTAKES, is_open)) } }
 }
 
-/// A table that opens on request, if it is not open already.
+/// A collapsible table.
 fn folded(view: &View, table: &Table, most: usize, is_open: bool) -> Markup {
     html! { details open=[is_open.then_some("")] { summary { (table.name) } (rows(view, table, most)) } }
 }
@@ -121,7 +121,7 @@ fn rows(view: &View, table: &Table, most: usize) -> Markup {
     }
 }
 
-/// A label, or a number; a share has a bar below it.
+/// A label or a number; a share also has a bar.
 fn cell(view: &View, value: &Value) -> Markup {
     match value {
         Value::Label(_) => html! { th scope="row" { (view.written(value)) } },

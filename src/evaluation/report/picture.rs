@@ -1,4 +1,4 @@
-//! The picture: figures, confusion matrix and reliability diagram in one SVG file that loads nothing.
+//! The picture: metrics, confusion matrix and reliability diagram in one SVG file that loads nothing.
 
 use super::matrix::{self, MATRIX_CLASSES};
 use super::width::{fit, text_width};
@@ -10,13 +10,13 @@ const MARGIN: f64 = 28.0;
 const TITLE_SIZE: f64 = 20.0;
 const LINE_SIZE: f64 = 13.0;
 const LINE_HEIGHT: f64 = 20.0;
-/// The panels stand side by side as long as the picture is not wider than this, else one below the other.
+/// The panels are placed side by side up to this width, otherwise one below the other.
 const WIDEST: f64 = 1240.0;
 const BETWEEN_PANELS: f64 = 48.0;
-/// Room for the names of the model and of the data, whatever the panels need.
+/// Minimum width, which leaves space for the names of the model and the data.
 const NARROWEST: f64 = 420.0;
 
-/// A part of the picture with its size in pixels; its own origin is its upper left corner.
+/// A part of the picture with its size in pixels; its origin is its upper left corner.
 pub(super) struct Panel {
     pub(super) width: f64,
     pub(super) height: f64,
@@ -72,7 +72,7 @@ fn panels(view: &View) -> Vec<Panel> {
     matrix.into_iter().chain(view.bins.as_ref().map(|bins| reliability::panel(bins))).collect()
 }
 
-/// Each panel with the place of its corner: in a row if that is not too wide, else in a column.
+/// Each panel with the position of its corner: in a row if that is not too wide, otherwise in a column.
 fn place(panels: Vec<Panel>) -> Vec<(f64, f64, Panel)> {
     let in_a_row = panels.iter().map(|panel| panel.width + BETWEEN_PANELS).sum::<f64>() - BETWEEN_PANELS <= WIDEST;
     let (mut x, mut y) = (0.0, 0.0);
@@ -88,7 +88,7 @@ fn place(panels: Vec<Panel>) -> Vec<(f64, f64, Panel)> {
     placed
 }
 
-/// The figures in words, then the facts, each line with the class of its text.
+/// The figures in words, then the facts, each line with its CSS class.
 fn lines(view: &View, about: &About) -> Vec<(String, &'static str)> {
     let figure = |figure: &Figure| match figure.value.detail() {
         detail if detail.is_empty() => format!("{} {}", figure.name, view.written(&figure.value)),
@@ -110,17 +110,17 @@ pub(super) fn text(class: &str, anchor: &str, x: f64, y: f64, size: f64, content
     html! { text class=(class) text-anchor=(anchor) x=(px(x)) y=(px(y)) font-size=(size) { (content) } }
 }
 
-/// One filled rectangle.
+/// A filled rectangle.
 pub(super) fn rect(class: &str, x: f64, y: f64, width: f64, height: f64) -> Markup {
     html! { rect class=(class) x=(px(x)) y=(px(y)) width=(px(width)) height=(px(height)) {} }
 }
 
-/// One straight line.
+/// A straight line.
 pub(super) fn line(class: &str, x1: f64, y1: f64, x2: f64, y2: f64) -> Markup {
     html! { line class=(class) x1=(px(x1)) y1=(px(y1)) x2=(px(x2)) y2=(px(y2)) {} }
 }
 
-/// To a tenth of a pixel, which nobody sees.
+/// Rounded to a tenth of a pixel, which is invisible.
 fn px(length: f64) -> f64 {
     (length * 10.0).round() / 10.0
 }

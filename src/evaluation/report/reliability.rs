@@ -1,8 +1,8 @@
 //! The reliability diagram: how often a top score is right, by bins of the score (Guo et al. 2017, figure 1).
 //!
-//! A bar from 0 is the accuracy, a tick is the mean score, and what lies between them is coloured by its sign: orange
-//! above the bar if the scores promise too much, blue inside the bar if they promise too little. Bins of few texts are
-//! faint, because their accuracy is mostly chance.
+//! A bar from 0 shows the accuracy, a tick the mean score. The gap between them is orange above the bar if the scores
+//! are too high, blue inside the bar if they are too low. Bins with few texts are faint, because their accuracy is
+//! mostly chance.
 
 use super::picture::{line, rect, text, Panel};
 use super::width::text_width;
@@ -10,7 +10,7 @@ use crate::evaluation::calibration::Bin;
 use crate::evaluation::view::percent;
 use maud::{html, Markup};
 
-/// The plot is a square: its diagonal has to look like one.
+/// The plot is a square, so its diagonal looks like one.
 const PLOT: f64 = 300.0;
 const TOP: f64 = 8.0;
 const BOTTOM: f64 = TOP + PLOT;
@@ -18,9 +18,9 @@ const STRIP_TOP: f64 = BOTTOM + 14.0;
 const STRIP_BOTTOM: f64 = STRIP_TOP + 44.0;
 const TICK_SIZE: f64 = 11.0;
 const LABEL_SIZE: f64 = 12.0;
-/// Room on the left for the turned name of the axis.
+/// Space on the left for the rotated name of the axis.
 const AXIS_NAME: f64 = 18.0;
-/// A bin with this many texts is drawn in full; its accuracy is known to about ± 10 %.
+/// A bin with this many texts is fully opaque; its accuracy is known to about ± 10 %.
 const FULL_COUNT: f64 = 100.0;
 const FAINTEST: f64 = 0.3;
 const LEGEND_STEP: f64 = 19.0;
@@ -39,12 +39,12 @@ pub(super) fn panel(bins: &[Bin]) -> Panel {
     Panel { width: left + PLOT + 18.0, height: STRIP_BOTTOM + 44.0 + 3.0 * LEGEND_STEP, body }
 }
 
-/// Where a share is, from the top.
+/// The vertical position of a share, from the top.
 fn y_of(share: f64) -> f64 {
     TOP + PLOT * (1.0 - share)
 }
 
-/// How strongly a bin of so many texts is drawn: from faint to full in equal steps for equal factors.
+/// The opacity of a bin with this many texts: from faint to opaque, in equal steps for equal factors.
 fn opacity(count: u64) -> f64 {
     let part = ((count as f64).max(1.0).ln() / FULL_COUNT.ln()).min(1.0);
     FAINTEST + (1.0 - FAINTEST) * part
@@ -68,12 +68,12 @@ fn axes(left: f64, largest: u64) -> Markup {
     }
 }
 
-/// The name of a vertical axis, reading upwards.
+/// The name of a vertical axis, rotated to read upwards.
 fn turned(middle: f64, name: &str) -> Markup {
     html! { g transform=(format!("rotate(-90 11 {middle})")) { (text("", "middle", 11.0, middle, LABEL_SIZE, name)) } }
 }
 
-/// A bin: bar, gap and tick, and in the strip below how many texts it has.
+/// A bin: bar, gap and tick, and its number of texts in the strip below.
 fn bars(left: f64, bin: &Bin, largest: u64) -> Markup {
     let (Some(accuracy), Some(mean_score)) = (bin.accuracy, bin.mean_score) else { return html! {} };
     let x = left + bin.low * PLOT + 1.5;
@@ -123,7 +123,7 @@ mod tests {
     fn an_underconfident_bin_does_not_look_right() {
         let shown = bin(500, 0.65, 1.0);
         assert!(shown.contains("class=\"under\"") && !shown.contains("class=\"over\""), "{shown}");
-        // The bar ends at the mean score and the gap fills the rest up to the accuracy.
+        // The bar ends at the mean score, and the gap extends to the accuracy.
         assert!(shown.contains("class=\"bar\" x=\"181.5\" y=\"113\" width=\"17\" height=\"195\""), "{shown}");
         assert!(shown.contains("class=\"under\" x=\"182\" y=\"8\" width=\"16\" height=\"105\""), "{shown}");
     }

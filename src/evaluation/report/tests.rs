@@ -15,7 +15,7 @@ fn about() -> About {
     }
 }
 
-/// `texts` texts over `labels`; every third is taken for the next class.
+/// `texts` texts over `labels`; every third is predicted as the next class.
 fn evaluation(labels: &[&str], texts: usize) -> Evaluation {
     let labels: Vec<String> = labels.iter().map(|&label| label.to_owned()).collect();
     let mut evaluation = Evaluation::of_classes(&labels, 0, ScoreFunction::Softmax);
@@ -30,7 +30,7 @@ fn evaluation(labels: &[&str], texts: usize) -> Evaluation {
     evaluation
 }
 
-/// Strict XML; the two elements that HTML does not close are closed first.
+/// Strict XML; closes the two elements that HTML does not close first.
 fn closed(markup: &str) -> String {
     markup.replace("charset=\"utf-8\">", "charset=\"utf-8\"/>").replace("initial-scale=1\">", "initial-scale=1\"/>")
 }
@@ -102,11 +102,14 @@ fn names_of_labels_and_models_stay_text() {
         assert!(document.descendants().any(|node| node.text() == Some("a & b")), "{markup}");
     }
     let report: Value = serde_json::from_str(&Format::Json.render(&view, &about())).unwrap();
-    assert_eq!(report["classes"][3]["label"], HOSTILE[3], "JSON escapes what a terminal and XML cannot take");
+    assert_eq!(
+        report["classes"][3]["label"], HOSTILE[3],
+        "JSON escapes characters that a terminal and XML do not accept"
+    );
 }
 
 #[test]
-fn reports_load_nothing_and_say_where_they_come_from() {
+fn reports_load_nothing_and_name_their_origin() {
     let view = evaluation(&["World", "Sports"], 90).view();
     for format in [Format::Svg, Format::Html] {
         let markup = closed(&format.render(&view, &about()));
@@ -123,7 +126,7 @@ fn reports_load_nothing_and_say_where_they_come_from() {
     }
 }
 
-/// 45 texts a class, 15 of them taken for the other one.
+/// 45 texts per class, 15 of them predicted as the other one.
 #[test]
 fn the_matrix_has_counts_shares_axes_and_f1() {
     let view = evaluation(&["World", "Sports"], 90).view();
@@ -136,7 +139,7 @@ fn the_matrix_has_counts_shares_axes_and_f1() {
         }
         let with_class =
             |class: &str| document.descendants().filter(|node| node.attribute("class") == Some(class)).count();
-        assert!(with_class("right2") > 0 && with_class("wrong4") > 0, "mistakes have a hue of their own");
+        assert!(with_class("right2") > 0 && with_class("wrong4") > 0, "mistakes have their own hue");
     }
 }
 
@@ -176,7 +179,7 @@ fn nothing_leaves_the_picture() {
 }
 
 #[test]
-fn json_has_every_figure_and_null_for_what_is_undefined() {
+fn json_has_every_figure_and_null_for_undefined_ones() {
     let mut evaluation = evaluation(&["World", "Sports"], 90);
     evaluation.leave_out(LeftOut::BlankText);
     let report: Value = serde_json::from_str(&Format::Json.render(&evaluation.view(), &about())).unwrap();

@@ -1,30 +1,30 @@
-//! The colours of the picture and of the page, in light and in dark.
+//! The light and dark colours of the picture and the page.
 //!
-//! Blue is right and orange is wrong, both in the matrix and in the gaps of the reliability diagram: the pair that people
-//! with any common colour blindness tell apart.
+//! Blue means right and orange means wrong, both in the matrix and in the gaps of the reliability diagram: people with
+//! any common colour blindness can tell these apart.
 
-/// How many shades each ramp of the matrix has.
+/// Number of shades in each ramp of the matrix.
 pub(super) const SHADES: usize = 5;
 
-/// The shares of a row at which each shade but the first starts. Right answers are told apart near the top.
+/// The shares of a row at which each shade but the first starts. Right answers need resolution near the top.
 pub(super) const RIGHT_STARTS: [f64; SHADES - 1] = [0.25, 0.5, 0.75, 0.9];
-/// Mistakes are told apart near the bottom: those of a good classifier are a few per cent of a row.
+/// Mistakes need resolution near the bottom: those of a good classifier are a few percent of a row.
 pub(super) const WRONG_STARTS: [f64; SHADES - 1] = [0.02, 0.05, 0.1, 0.25];
 
-/// One of the two appearances. All colours are `#rrggbb`.
+/// A light or dark theme. All colours are `#rrggbb`.
 struct Theme {
     surface: &'static str,
     panel: &'static str,
     text: &'static str,
     muted: &'static str,
     line: &'static str,
-    /// Bars that stand for shares and counts.
+    /// Bars for shares and counts.
     bar: &'static str,
     /// Scores above accuracy.
     over: &'static str,
     /// Scores below accuracy.
     under: &'static str,
-    /// Cells of the matrix, from small shares to large ones, each with the text on it.
+    /// Cells of the matrix, from small shares to large ones, each with its text colour.
     right: [(&'static str, &'static str); SHADES],
     wrong: [(&'static str, &'static str); SHADES],
 }
@@ -75,7 +75,7 @@ const DARK: Theme = Theme {
 /// The reader's own sans-serif font: nothing is loaded.
 pub(super) const FONT: &str = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif";
 
-/// The class of a cell of the matrix that holds `share` of its row.
+/// The CSS class of a matrix cell with `share` of its row.
 pub(super) fn shade(share: f64, is_right: bool) -> String {
     let (ramp, starts) = if is_right { ("right", RIGHT_STARTS) } else { ("wrong", WRONG_STARTS) };
     if share <= 0.0 {
@@ -84,7 +84,7 @@ pub(super) fn shade(share: f64, is_right: bool) -> String {
     format!("{ramp}{}", starts.iter().filter(|&&start| share >= start).count())
 }
 
-/// What each shade of a ramp stands for, in per cent of the row.
+/// The percentage of the row at which each shade of a ramp starts.
 pub(super) fn shade_names(is_right: bool) -> Vec<String> {
     let starts = if is_right { RIGHT_STARTS } else { WRONG_STARTS };
     let later = starts.iter().map(|start| format!("≥ {:.0}", start * 100.0));
@@ -101,8 +101,8 @@ pub(super) fn picture_style() -> String {
     )
 }
 
-/// Colours as literals: `var()` is for browsers, and pictures go through other programs too. Under `svg.evaluation`, so
-/// that they touch nothing else on a page.
+/// Colours as literals, because only browsers support `var()`. Scoped to `svg.evaluation`, so they affect nothing else
+/// on a page.
 fn picture_rules(theme: &Theme) -> String {
     let mut rules = vec![
         format!("rect.surface{{fill:{}}}", theme.surface),
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn text_and_marks_have_the_contrast_that_wcag_asks_for() {
+    fn text_and_marks_have_the_contrast_that_wcag_requires() {
         for theme in [LIGHT, DARK] {
             for surface in [theme.surface, theme.panel] {
                 for text in [theme.text, theme.muted] {

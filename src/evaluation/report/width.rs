@@ -1,7 +1,7 @@
-//! How wide text is in a picture, which cannot ask the font.
+//! Estimates the width of text in a picture, whose font is not known.
 
-/// About how wide a text is, in pixels, at a font size in pixels: an upper estimate for the usual sans-serif fonts,
-/// since the font is the reader's own.
+/// An upper estimate of a text's width in pixels at a font size in pixels, for common sans-serif fonts: the actual font
+/// is the reader's own.
 pub(super) fn text_width(text: &str, font_size: f64) -> f64 {
     text.chars().map(|c| em_width(c) * font_size).sum()
 }
@@ -13,13 +13,13 @@ fn em_width(c: char) -> f64 {
         'm' | 'w' | 'M' | 'W' | '%' | '@' | '…' | '—' => 1.0,
         'A'..='Z' => 0.75,
         c if c.is_ascii() => 0.62,
-        // Full-width forms begin with Hangul Jamo; below are Latin, Greek, Cyrillic and others of letter width.
+        // Full-width characters start with Hangul Jamo; Latin, Greek, Cyrillic and others of letter width come before.
         '\0'..='\u{10ff}' => 0.75,
         _ => 1.05,
     }
 }
 
-/// The text, or as much of its start as fits in `width` pixels with `…` behind it.
+/// The text, or as much of its start as fits in `width` pixels followed by `…`.
 pub(super) fn fit(text: &str, width: f64, font_size: f64) -> String {
     if text_width(text, font_size) <= width {
         return text.to_owned();

@@ -12,7 +12,7 @@ use core::ops::Range;
 #[derive(Clone, Copy)]
 pub(super) struct Rows {
     pub(super) start: *const f32,
-    /// From one row to the next, in floats.
+    /// Distance between rows, in floats.
     pub(super) stride: usize,
 }
 
@@ -22,14 +22,14 @@ pub(super) struct Blocks {
     pub(super) head_dim: usize,
     /// A tile of queries, or of another left factor: for each block of head_dim, rows [`ROW_STRIDE`] apart.
     queries: *mut f32,
-    /// Panels of keys, a key a column, each panel as deep as [`Blocks::key_depth`].
+    /// Panels of keys, one key per column, each panel [`Blocks::key_depth`] deep.
     pub(super) keys: *mut f32,
-    /// Panels of columns of the values, a key a row, each panel `tokens` deep.
+    /// Panels of columns of the values, one key per row, each panel `tokens` deep.
     values: *mut f32,
-    /// A tile of scores, then of weights: for each [`K_BLOCK`] keys, rows [`ROW_STRIDE`] apart, as a product reads its
-    /// left factor.
+    /// A tile of scores, then of weights: for each [`K_BLOCK`] keys, rows [`ROW_STRIDE`] apart, the layout of a
+    /// product's left factor.
     scores: *mut f32,
-    /// A tile of the context, before it is divided by the sums of the weights.
+    /// A tile of the context, before dividing by the sums of the weights.
     sums: *mut f32,
 }
 
@@ -37,20 +37,20 @@ pub(super) struct Blocks {
 #[derive(Clone, Copy)]
 pub(super) struct Product {
     pub(super) start: *mut f32,
-    /// From one row to the next.
+    /// Distance between rows.
     pub(super) stride: usize,
-    /// From one [`K_BLOCK`] of columns to the next.
+    /// Distance between [`K_BLOCK`]s of columns.
     pub(super) block_stride: usize,
 }
 
-/// `seen` in blocks of [`K_BLOCK`], a multiple of every level's panel, with their numbers.
+/// `seen` in blocks of [`K_BLOCK`], a multiple of every level's panel, with their indices.
 #[inline(always)]
 fn token_blocks(seen: &Range<usize>) -> impl Iterator<Item = (usize, Range<usize>)> {
     let Range { start, end } = *seen;
     (start / K_BLOCK..end.div_ceil(K_BLOCK)).map(move |i| (i, start.max(i * K_BLOCK)..end.min((i + 1) * K_BLOCK)))
 }
 
-/// Every method needs the features of `S`, and pointers that are valid for the rows that it takes, a stride apart.
+/// Every method needs the features of `S`, and pointers that are valid for the rows it takes, a stride apart.
 impl Blocks {
     pub(super) fn reserve<S: Simd>(task: &mut Loan, tokens: usize, head_dim: usize) -> Blocks {
         let (panel, tile) = (2 * S::LANES, S::TILE_ROWS * ROW_STRIDE);
@@ -65,7 +65,7 @@ impl Blocks {
         }
     }
 
-    /// Rows that a panel of keys takes: keys are transposed a square register block at a time.
+    /// Rows of a panel of keys: keys are transposed one square register block at a time.
     pub(super) fn key_depth<S: Simd>(head_dim: usize) -> usize {
         head_dim.next_multiple_of(S::LANES)
     }
@@ -77,8 +77,8 @@ impl Blocks {
         for first in (0..count).step_by(panel) {
             let columns = (count - first).min(panel);
             for block in k_blocks(self.head_dim, K_BLOCK) {
-                // SAFETY: rows from `first` on and the block's columns lie inside the operand; the blocks begin at
-                // multiples of 16, so that what they are padded with lies inside the panel.
+                // SAFETY: rows from `first` on and the block's columns lie inside the operand; the blocks start at
+                // multiples of 16, so their padding lies inside the panel.
                 unsafe {
                     let to = panels.add(first * Self::key_depth::<S>(self.head_dim) + block.start * panel);
                     let from = rows.start.add(first * rows.stride + block.start);
@@ -102,7 +102,7 @@ impl Blocks {
             }
         }
         if self.head_dim.div_ceil(S::LANES) % 2 == 1 {
-            // The last panel's right half has no column; it is multiplied all the same.
+            // The last panel's right half may have no column; it is multiplied anyway.
             let panel = self.head_dim / (2 * S::LANES);
             for token in 0..self.tokens {
                 // SAFETY: a register inside the panel's row.
@@ -127,7 +127,7 @@ impl Blocks {
         }
     }
 
-    /// The packed tile's products with the columns of the panels that have some of `columns`.
+    /// Multiplies the packed tile with the columns of the panels that contain some of `columns`.
     #[inline(always)]
     pub(super) unsafe fn multiply<S: Simd>(
         &self,
@@ -151,7 +151,7 @@ impl Blocks {
         }
     }
 
-    /// Scores of the packed tile for the keys that are seen.
+    /// Computes the packed tile's scores for the visible keys.
     #[inline(always)]
     pub(super) unsafe fn score<S: Simd>(&self, rows: usize, seen: &Range<usize>) {
         let to = Product { start: self.scores, stride: ROW_STRIDE, block_stride: S::TILE_ROWS * ROW_STRIDE };
@@ -159,12 +159,12 @@ impl Blocks {
         unsafe { self.multiply::<S>(rows, self.keys, seen, to) }
     }
 
-    /// Adds to a row's scores the terms of their keys; that of key 0 stands at `terms`.
+    /// Adds the terms of the keys to a row's scores; the term of key 0 is at `terms`.
     #[inline(always)]
     pub(super) unsafe fn add<S: Simd>(&self, row: usize, terms: *const f32, seen: &Range<usize>) {
         for (i, block) in token_blocks(seen) {
             for key in block.step_by(S::LANES) {
-                // SAFETY: the row's scores are padded to whole registers; no term behind those that are seen is read.
+                // SAFETY: the row's scores are padded to whole registers; no term past the last visible key is read.
                 unsafe {
                     let score = self.scores.add((i * S::TILE_ROWS + row) * ROW_STRIDE + key % K_BLOCK);
                     let term = match seen.end - key {
@@ -177,7 +177,7 @@ impl Blocks {
         }
     }
 
-    /// Takes the scores of keys that are seen, but not visible to this row, out of the softmax.
+    /// Removes the scores of keys that the tile sees but this row does not from the softmax.
     #[inline(always)]
     pub(super) unsafe fn hide(&self, tile_rows: usize, row: usize, visible: Range<usize>, seen: &Range<usize>) {
         for key in (seen.start..visible.start).chain(visible.end..seen.end) {
@@ -240,7 +240,7 @@ impl Blocks {
         }
     }
 
-    /// Writes the context, a row of it for each of `scales`.
+    /// Writes the context, one row for each of `scales`.
     #[inline(always)]
     pub(super) unsafe fn store<S: Simd>(&self, scales: &[f32], context: *mut f32, stride: usize) {
         let sums_stride = self.head_dim.next_multiple_of(2 * S::LANES);

@@ -1,10 +1,10 @@
-//! Self-attention over packed sequences: softmax((q · kᵀ + what the positions add) · scale) · v, a sequence and a head
-//! at a time.
+//! Self-attention over packed sequences: softmax((q · kᵀ + position terms) · scale) · v, one sequence and head at a
+//! time.
 //!
-//! What families do otherwise is a variant of the one kernel. A window bounds the loops over the keys. A bias is added to a
-//! row of scores. Disentangled attention has two more products, of queries and keys with a vector for each distance; as
-//! neighbouring keys have neighbouring distances, the product of a tile of queries and a run of these vectors is what a
-//! row of scores needs, shifted by the query's position.
+//! Families differ in variants of this one kernel. A window bounds the loops over the keys. A bias is added to a row of
+//! scores. Disentangled attention has two more products, of queries and keys with one vector per distance. Neighbouring
+//! keys have neighbouring distances, so a row of scores needs the product of a tile of queries and a run of these
+//! vectors, shifted by the query's position.
 
 mod blocks;
 mod positions;
@@ -19,15 +19,15 @@ use blocks::{Blocks, Rows};
 use core::ops::Range;
 use positions::{Products, Rotation, Terms};
 
-/// Queries, keys and values of a batch, and where its sequences lie in them. Not every token has to ask: the queries of a
-/// sequence are those of its first tokens.
+/// Queries, keys and values of a batch, and where its sequences lie in them. Not every token needs a query: the queries
+/// of a sequence are those of its first tokens.
 #[derive(Clone, Copy)]
 pub struct Attention<'a> {
-    /// What the asking tokens ask for, (queries, heads * head_dim).
+    /// (queries, heads * head_dim)
     pub query: &'a [f32],
-    /// What each token is asked by, (total_tokens, heads * head_dim).
+    /// (total_tokens, heads * head_dim)
     pub key: &'a [f32],
-    /// What each token answers, (total_tokens, heads * head_dim).
+    /// (total_tokens, heads * head_dim)
     pub value: &'a [f32],
     /// Attention heads.
     pub heads: usize,
@@ -37,31 +37,32 @@ pub struct Attention<'a> {
     pub query_offsets: &'a [usize],
     /// Start of each sequence among the tokens, and the end of the last.
     pub offsets: &'a [usize],
-    /// What scores are multiplied by before the softmax: 1 / sqrt(head_dim) for a product of queries and keys alone.
+    /// Factor applied to scores before the softmax: 1 / sqrt(head_dim) if they are only the product of queries and
+    /// keys.
     pub scale: f32,
     /// How many tokens on either side a token attends to; `None` means all.
     pub window: Option<usize>,
-    /// What scores depend on beside queries and keys.
+    /// How scores depend on positions.
     pub positions: Positions<'a>,
 }
 
-/// How attention knows the tokens' positions. A table of distances is made for some `reach`, at least the length of the
-/// longest sequence, and has an entry for each distance from 1 - reach to reach - 1.
+/// How attention uses the tokens' positions. A table of distances has some `reach`, at least the length of the longest
+/// sequence, and an entry for each distance from 1 - reach to reach - 1.
 #[derive(Clone, Copy)]
 pub enum Positions<'a> {
     /// Not at all.
     None,
-    /// Queries and keys are rotated: the pairs `(x[i], x[i + head_dim / 2])` by the angle whose cosine and sine these tables
-    /// have at (position, i). <https://arxiv.org/abs/2104.09864>
+    /// Rotates queries and keys: the pairs `(x[i], x[i + head_dim / 2])` by the angle whose cosine and sine are at
+    /// (position, i) in these tables. <https://arxiv.org/abs/2104.09864>
     Rotary {
         /// (positions, head_dim / 2)
         cos: &'a [f32],
         /// (positions, head_dim / 2)
         sin: &'a [f32],
     },
-    /// To a score is added the number of its head and of the distance key - query: (heads, 2 * reach - 1).
+    /// Adds a bias per head and distance key - query to a score: (heads, 2 * reach - 1).
     Bias(&'a [f32]),
-    /// To a score are added two products. <https://arxiv.org/abs/2006.03654>
+    /// Adds two products to a score. <https://arxiv.org/abs/2006.03654>
     Disentangled {
         /// Of the query and the vector of the distance key - query, (2 * reach - 1, heads * head_dim).
         key: Option<&'a [f32]>,
@@ -73,19 +74,19 @@ pub enum Positions<'a> {
 /// See [`Attention`]: (queries, heads * head_dim); each query attends to the tokens of its own sequence.
 ///
 /// # Panics
-/// If a slice's length disagrees with the others, or offsets do not ascend from 0 to the number of rows.
+/// If the lengths of the slices disagree, or offsets do not ascend from 0 to the number of rows.
 pub fn attention(level: Level, parallelism: Parallelism, operands: Attention) -> Vec<f32> {
     let Attention { query, key, value, heads, head_dim, query_offsets, offsets, .. } = operands;
     let rows = |offsets: &[usize]| offsets.last().copied().unwrap_or(0);
     let expected = rows(query_offsets) * heads * head_dim;
-    assert_eq!(query.len(), expected, "queries of the offsets' number");
-    assert_eq!([key.len(), value.len()], [rows(offsets) * heads * head_dim; 2], "keys and values of one shape");
+    assert_eq!(query.len(), expected, "the offsets give the number of queries");
+    assert_eq!([key.len(), value.len()], [rows(offsets) * heads * head_dim; 2], "keys and values have the same shape");
     for offsets in [query_offsets, offsets] {
         assert!(offsets.first().is_none_or(|&first| first == 0) && offsets.is_sorted(), "offsets ascend from 0");
     }
     assert_eq!(query_offsets.len(), offsets.len(), "every sequence has its queries");
     check_positions(&operands);
-    assert!(level.is_supported(), "the processor has no {level}");
+    assert!(level.is_supported(), "the processor does not support {level}");
     let sequences = offsets.len().saturating_sub(1);
     let mut context = Vec::with_capacity(expected);
     let call = Call { operands, context: context.as_mut_ptr() };
@@ -93,8 +94,8 @@ pub fn attention(level: Level, parallelism: Parallelism, operands: Attention) ->
         let (sequence, head) = (task / heads, task % heads);
         let tokens = offsets[sequence]..offsets[sequence + 1];
         let queries = query_offsets[sequence]..query_offsets[sequence + 1];
-        // SAFETY: the level is supported; the pointer in `call` is that of `context`, which has room for `expected`
-        // floats and outlives the call; each task writes rows and columns of its own.
+        // SAFETY: the level is supported; the pointer in `call` comes from `context`, which has room for `expected`
+        // floats and outlives the call; each task writes its own rows and columns.
         unsafe { level.run(Head { call: &call, queries, tokens, head }) }
     });
     // SAFETY: every query is in a sequence, and every column in a head.
@@ -102,7 +103,7 @@ pub fn attention(level: Level, parallelism: Parallelism, operands: Attention) ->
     context
 }
 
-/// Checks that the tables reach as far as the sequences are long.
+/// Checks that the tables cover the longest sequence.
 fn check_positions(operands: &Attention) {
     let Attention { heads, head_dim, query_offsets, offsets, positions, .. } = *operands;
     let longest = offsets.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0);
@@ -126,11 +127,11 @@ fn check_positions(operands: &Attention) {
     }
 }
 
-/// The reach of a table with `width` numbers for each distance.
+/// The reach of a table with `width` numbers per distance.
 fn reach(table: &[f32], width: usize) -> usize {
     assert!(
         table.len().is_multiple_of(width) && table.len() / width % 2 == 1,
-        "a table of distances has an odd number of them"
+        "a table of distances has an odd number of entries"
     );
     (table.len() / width).div_ceil(2)
 }
@@ -143,7 +144,7 @@ struct Call<'a> {
 // SAFETY: tasks write disjoint parts of `context`.
 unsafe impl Sync for Call<'_> {}
 
-/// One head of one sequence: a task.
+/// A task: one head of one sequence.
 struct Head<'a> {
     call: &'a Call<'a>,
     queries: Range<usize>,
@@ -157,8 +158,8 @@ impl Kernel for Head<'_> {
         let Attention { query, key, value, head_dim, scale, positions, .. } = self.call.operands;
         let stride = self.row_stride();
         let mut task = Loan::for_task();
-        // SAFETY: the head's part of the operands is valid, as `attention` has checked, and of the context its own; the
-        // blocks are reserved for this sequence.
+        // SAFETY: `attention` has checked the operands; the task writes only its own head's part of the context, and
+        // the blocks are reserved for this sequence.
         unsafe {
             if self.tokens.is_empty() {
                 return self.attend_to_nothing();
@@ -191,12 +192,12 @@ impl Kernel for Head<'_> {
 }
 
 impl Head<'_> {
-    /// From one row to the next, in floats.
+    /// Distance between rows, in floats.
     fn row_stride(&self) -> usize {
         self.call.operands.heads * self.call.operands.head_dim
     }
 
-    /// Where the head's columns of a row begin.
+    /// Where the head's columns of a row start.
     fn start(&self, row: usize) -> usize {
         row * self.row_stride() + self.head * self.call.operands.head_dim
     }
@@ -213,17 +214,17 @@ impl Head<'_> {
         }
     }
 
-    /// The keys that any of these queries attends to, from the start of a panel on.
+    /// The keys that any of these queries attends to, starting at a panel.
     #[inline(always)]
     fn seen<S: Simd>(&self, rows: &Range<usize>) -> Range<usize> {
         let start = self.visible(rows.start).start;
         start - start % (2 * S::LANES)..self.visible(rows.end - 1).end
     }
 
-    /// What is added to the scores of this head.
+    /// The position terms of this head's scores.
     ///
     /// # Safety
-    /// That of [`Head`] as a kernel.
+    /// As for [`Head`] as a kernel.
     #[inline(always)]
     unsafe fn terms<S: Simd>(&self, blocks: &Blocks, task: &mut Loan, keys: Rows) -> Terms {
         let Attention { heads, positions, .. } = self.call.operands;
@@ -254,10 +255,10 @@ impl Head<'_> {
         }
     }
 
-    /// Queries of a sequence without tokens: a sum over nothing.
+    /// Zeros the context of queries in a sequence without tokens.
     ///
     /// # Safety
-    /// That of [`Head`] as a kernel.
+    /// As for [`Head`] as a kernel.
     #[inline(always)]
     unsafe fn attend_to_nothing(&self) {
         for query in self.queries.clone() {

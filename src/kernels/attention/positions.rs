@@ -1,4 +1,4 @@
-//! What positions do to queries, keys and scores: rotations, biases, and products with vectors of distances.
+//! Position terms of queries, keys and scores: rotations, biases, and products with vectors of distances.
 
 use super::super::product::{row_tiles, K_BLOCK, MOST_TILE_ROWS};
 use super::super::scratch::Loan;
@@ -7,7 +7,7 @@ use super::blocks::{Blocks, Product, Rows};
 use super::Positions;
 use core::ops::Range;
 
-/// Where rotated keys and queries go, if they are rotated.
+/// Where rotated keys and queries are written.
 pub(super) struct Rotation<'a> {
     tables: Option<(&'a [f32], &'a [f32])>,
     keys: *mut f32,
@@ -28,7 +28,7 @@ impl<'a> Rotation<'a> {
     }
 }
 
-/// Every method needs the features of `S`, and rows that are valid.
+/// Every method needs the features of `S`, and valid rows.
 impl Rotation<'_> {
     #[inline(always)]
     pub(super) unsafe fn keys<S: Simd>(&self, keys: Rows, tokens: usize) -> Rows {
@@ -86,10 +86,10 @@ impl Terms {
         }
     }
 
-    /// Adds to a row of scores, that of the query at `position`.
+    /// Adds to the scores of the query at `position`.
     #[inline(always)]
     pub(super) unsafe fn add<S: Simd>(&self, blocks: &Blocks, row: usize, position: usize, seen: &Range<usize>) {
-        // SAFETY: the terms of all keys of the sequence lie one after the other.
+        // SAFETY: the terms of all keys of the sequence are contiguous.
         unsafe {
             match self {
                 Terms::None => {}
@@ -108,26 +108,26 @@ impl Terms {
     }
 }
 
-/// The products with the vectors of distances. A distance d of a sequence stands at d + tokens - 1.
+/// Products with the vectors of distances. Distance d of a sequence is at index d + tokens - 1.
 pub(super) struct Products {
-    /// Panels of vectors, a distance a column.
+    /// Panels of vectors, one distance per column.
     vectors: *mut f32,
     has_vectors: bool,
-    /// Rows of a tile's products with all distances.
+    /// A tile's products with all distances, one row per query.
     terms: *mut f32,
-    /// From one row of `terms` to the next.
+    /// Distance between the rows of `terms`.
     stride: usize,
-    /// The keys' products with their distance from each query: a query a row, a key a column.
+    /// The products of keys with the vectors of their distances from each query: one query per row, one key per column.
     of_keys: *mut f32,
     keys_stride: usize,
     has_keys: bool,
 }
 
-/// Every method needs the features of `S`, and vectors and keys that are valid.
+/// Every method needs the features of `S`, and valid vectors and keys.
 impl Products {
     pub(super) fn reserve<S: Simd>(task: &mut Loan, tokens: usize, head_dim: usize, queries: usize) -> Products {
         let panel = 2 * S::LANES;
-        // A register may begin LANES before the first distance and end as far behind the last.
+        // A register may start LANES before the first distance and end LANES after the last.
         let stride = (2 * tokens).next_multiple_of(panel) + 2 * panel;
         let keys_stride = tokens.next_multiple_of(S::LANES);
         Products {
@@ -159,14 +159,14 @@ impl Products {
         }
     }
 
-    /// The products of all keys with their distances from all queries, LANES keys at a time. The rows of a key are shifted
-    /// by its position, so that a square of them with a stride one shorter than theirs, transposed, has a query a row.
+    /// The products of all keys with their distances from all queries, LANES keys at a time. A key's row is shifted by
+    /// its position, so reading a square of rows with a stride one shorter and transposing it gives one row per query.
     #[inline(always)]
     pub(super) unsafe fn of_keys<S: Simd>(&mut self, blocks: &Blocks, vectors: Rows, keys: Rows, queries: usize) {
         let tokens = blocks.tokens;
         self.has_keys = true;
-        // SAFETY: the caller's contract; rows of products begin LANES behind the start of what is reserved for them, as
-        // squares do that reach beyond the sequence, in columns and rows that nobody reads.
+        // SAFETY: the caller's contract; rows of products start LANES after the start of their reserved memory, because
+        // squares extend beyond the sequence, in columns and rows that are never read.
         unsafe {
             blocks.pack_panels::<S>(vectors, 2 * tokens - 1, self.vectors);
             let products = self.terms.add(S::LANES);

@@ -11,7 +11,7 @@ fn offsets(lengths: &[usize]) -> Vec<usize> {
     std::iter::once(0).chain(ends).collect()
 }
 
-/// Operands in which every token asks.
+/// Operands in which every token has a query.
 fn of<'a>(query: &'a [f32], key: &'a [f32], value: &'a [f32], heads: usize, offsets: &'a [usize]) -> Attention<'a> {
     let head_dim = query.len() / heads / offsets.last().unwrap().max(&1);
     Attention {
@@ -28,7 +28,7 @@ fn of<'a>(query: &'a [f32], key: &'a [f32], value: &'a [f32], heads: usize, offs
     }
 }
 
-/// Queries of `scale` make scores as far apart; values are below 1, and so is what they are mixed to.
+/// Queries of size `scale` spread the scores as far; values are below 1, and so are their weighted sums.
 fn check(lengths: &[usize], heads: usize, head_dim: usize, scale: f32, tolerance: f64) {
     check_variant(lengths, heads, head_dim, scale, tolerance, |operands| operands)
 }
@@ -51,7 +51,7 @@ fn check_variant(
     let operands = vary(Attention { head_dim, ..of(&query, &key, &value, heads, &offsets) });
     let truth = truth(operands);
     let size = vec![1.0; truth.len()];
-    // The first token of each sequence asks, and no other.
+    // Only the first token of each sequence has a query.
     let firsts = |rows: &[f32]| {
         offsets[..lengths.len()].iter().flat_map(|&i| rows[i * hidden..][..hidden].to_vec()).collect::<Vec<f32>>()
     };
@@ -132,7 +132,7 @@ fn check_tables(lengths: &[usize], heads: usize, head_dim: usize, positions: Pos
         let query = first(&query);
         let of_firsts = Attention { query: &query, query_offsets: &firsts, ..operands };
         assert_eq!(attention(level, Parallelism::Single, of_firsts), first(&context), "{what}, first tokens");
-        // Alone, the last sequence gives the same bits.
+        // The last sequence alone gives the same bits.
         let last = offsets[lengths.len() - 1] * hidden..;
         let alone = [0, lengths[lengths.len() - 1]];
         let alone = Attention {
@@ -162,7 +162,7 @@ fn heads_of_any_width_are_served() {
 
 #[test]
 fn scores_far_apart_leave_the_largest() {
-    // Scores up to 1e4: a rounding of one shifts a weight by 1e-3.
+    // Scores up to 1e4: rounding one changes a weight by 1e-3.
     check(&[20, 50], 2, 64, 2_000.0, 5e-3);
 }
 

@@ -1,8 +1,8 @@
-//! SentencePiece models (`spiece.model`, `sentencepiece.bpe.model`, `spm.model`) as SentencePiece itself encodes with them.
+//! SentencePiece models (`spiece.model`, `sentencepiece.bpe.model`, `spm.model`), encoding exactly like SentencePiece.
 //!
-//! They become a model and a normalizer of the tokenizers crate, which finds the added tokens in the text and frames and
-//! truncates the result. The crate's own `Unigram` and `Precompiled` come close to SentencePiece, but not to the same ids;
-//! `unigram.rs` and `charsmap.rs` say where they differ.
+//! They become a model and a normalizer of the tokenizers crate, which finds added tokens in the text, adds special
+//! tokens and truncates. The crate's own `Unigram` and `Precompiled` are similar to SentencePiece, but give different
+//! ids; `unigram.rs` and `charsmap.rs` explain the differences.
 
 mod charsmap;
 mod normalizer;
@@ -28,13 +28,13 @@ use unigram::Unigram;
 pub(super) type SentencePieceTokenizer =
     TokenizerImpl<SentencePiece, Normalizer, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
 
-/// Which id a piece has in the checkpoint.
+/// The ids of the pieces in the checkpoint.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Ids {
-    /// Its number in the file.
+    /// The piece's number in the file.
     OfFile,
-    /// Its number in the file plus `offset`, after tokens of fairseq's own, whose ids count from 0; the unknown piece is
-    /// fairseq's `<unk>`.
+    /// The piece's number in the file plus `offset`, after fairseq's own tokens, whose ids start at 0; the unknown
+    /// piece is fairseq's `<unk>`.
     Fairseq { first: &'static [&'static str], offset: u32 },
 }
 
@@ -43,14 +43,14 @@ pub(super) enum Ids {
 pub(super) struct Settings {
     pub(super) ids: Ids,
     pub(super) preparation: Preparation,
-    /// `add_prefix_space` in tokenizer_config.json: false turns the model's `add_dummy_prefix` off.
+    /// `add_prefix_space` in tokenizer_config.json: false disables the model's `add_dummy_prefix`.
     pub(super) add_prefix_space: bool,
 }
 
-/// Builds the tokenizer from the file's content, still without special tokens.
+/// Builds the tokenizer from the file's content, without special tokens.
 ///
 /// # Errors
-/// If the file is damaged, or the model is of another type than unigram; the message names the field.
+/// If the file is damaged, or the model is not a unigram model; the message names the field.
 pub(super) fn build(model: &[u8], settings: &Settings) -> Result<SentencePieceTokenizer> {
     let file = protobuf::parse(model)?;
     let unknown_id = check(&file)?;
@@ -72,7 +72,7 @@ pub(super) fn build(model: &[u8], settings: &Settings) -> Result<SentencePieceTo
     Ok(tokenizer)
 }
 
-/// Refuses what SentencePiece refuses, and gives the number of the unknown piece.
+/// Refuses what SentencePiece refuses, and returns the number of the unknown piece.
 fn check(file: &ModelFile) -> Result<u32> {
     let TrainerSpec { model_type, byte_fallback, .. } = file.trainer;
     if model_type != UNIGRAM {
@@ -82,18 +82,18 @@ fn check(file: &ModelFile) -> Result<u32> {
             4 => "CHAR",
             _ => "unknown",
         };
-        bail!("trainer_spec.model_type is {model_type} ({name}), and only UNIGRAM models are supported without tokenizer.json");
+        bail!("trainer_spec.model_type is {model_type} ({name}); only UNIGRAM models are supported without tokenizer.json");
     }
-    // Reserved pieces are never found in a text; their names may be those of pieces that are.
+    // Reserved pieces never match a text; their names may equal those of pieces that do.
     let is_reserved = |kind| matches!(kind, PieceKind::Unknown | PieceKind::Control | PieceKind::Byte);
     let mut seen = AHashMap::with_capacity(file.pieces.len());
     let mut unknown_id = None;
     for (piece, id) in file.pieces.iter().zip(0..) {
         let Piece { text, score, kind } = piece;
         ensure!(!text.is_empty(), "pieces[{id}] is empty");
-        ensure!(score.is_finite(), "pieces[{id}].score is {score}, which is not a number");
+        ensure!(score.is_finite(), "pieces[{id}].score is {score}, which is not finite");
         if let Some(earlier) = seen.insert((is_reserved(*kind), text), id) {
-            bail!("{text:?} is there twice, as pieces[{earlier}] and pieces[{id}]");
+            bail!("{text:?} occurs twice, as pieces[{earlier}] and pieces[{id}]");
         }
         if *kind == PieceKind::Unknown && unknown_id.replace(id).is_some() {
             bail!("pieces[{id}] is a second piece of the type UNKNOWN");
@@ -101,7 +101,11 @@ fn check(file: &ModelFile) -> Result<u32> {
     }
     if byte_fallback {
         let byte = (0..=255).find(|&byte| !seen.contains_key(&(true, &byte_piece(byte))));
-        ensure!(byte.is_none(), "trainer_spec.byte_fallback is set, but there is no piece {:?}", byte.map(byte_piece));
+        ensure!(
+            byte.is_none(),
+            "trainer_spec.byte_fallback is set, but the piece {:?} is missing",
+            byte.map(byte_piece)
+        );
     }
     unknown_id.context("there is no piece of the type UNKNOWN: it is not a SentencePiece model, or damaged")
 }
@@ -115,15 +119,15 @@ pub(super) struct SentencePiece {
     unigram: Unigram,
     /// Each piece's id.
     vocabulary: AHashMap<String, u32>,
-    /// One above the largest id.
+    /// One more than the largest id.
     vocab_size: u32,
     unknown_piece: u32,
     unknown_id: u32,
-    /// What is added to a piece's number.
+    /// Added to a piece's number.
     offset: u32,
     /// The ids of the pieces `<0x00>` to `<0xFF>`, if unknown characters are written as bytes.
     byte_ids: Option<Vec<u32>>,
-    /// Whether a space can only be the start of a piece, so that words are segmented one by one.
+    /// Whether a space can only be at the start of a piece, so words can be segmented one by one.
     keeps_words_apart: bool,
 }
 
@@ -224,7 +228,7 @@ impl Model for SentencePiece {
     }
 }
 
-/// The crate asks for a trainer of every model. This one refuses.
+/// The crate needs a trainer for every model. This one refuses to train.
 pub(super) struct NoTrainer;
 
 impl Trainer for NoTrainer {
@@ -286,7 +290,8 @@ mod tests {
 
     #[test]
     fn scores_of_a_very_long_word_do_not_lose_precision() {
-        // Each pair of letters costs 600, or 600.001 as one piece; single precision tells them apart up to 10,000 only.
+        // Each pair of letters costs 600, or 600.001 as one piece, which single precision only distinguishes up to
+        // 10,000.
         let pieces = [("<unk>", 0.0, 2), ("▁", -2.0, 1), ("a", -300.0, 1), ("b", -300.0, 1), ("ab", -599.99, 1)];
         let tokenizer = build(&message(&pieces, b""), Ids::OfFile).unwrap();
         let encoding = tokenizer.encode("ab".repeat(5000), false).unwrap();
@@ -305,7 +310,7 @@ mod tests {
             (message(&[unknown, ("a", 0.0, 1), ("a", 0.0, 4)], b""), "pieces[1] and pieces[2]"),
             (message(&[unknown], b"\x98\x02\x01"), "byte_fallback"),
         ] {
-            let Err(error) = build(&file, Ids::OfFile) else { panic!("{reason} is not found") };
+            let Err(error) = build(&file, Ids::OfFile) else { panic!("not detected: {reason}") };
             assert!(format!("{error:#}").contains(reason), "{error:#}");
         }
     }

@@ -1,18 +1,18 @@
-//! Text as a SentencePiece model was trained to see it: `Normalizer::Normalize` of SentencePiece, step by step, after
-//! what the model's tokenizer class in transformers does to the text.
+//! Normalizes text the way a SentencePiece model expects: the steps of SentencePiece's `Normalizer::Normalize`, after
+//! the changes made by the model's tokenizer class in transformers.
 
 use super::charsmap::Charsmap;
 use super::trie::Trie;
 use tokenizers::NormalizedString;
 use unicode_normalization_alignments::char::canonical_combining_class;
 
-/// What SentencePiece writes for a space.
+/// SentencePiece's replacement for a space.
 pub(super) const SPACE: char = '\u{2581}';
 
-/// What a tokenizer class does to a text before SentencePiece sees it.
+/// What a tokenizer class does to a text before SentencePiece.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Preparation {
-    /// ALBERT's `remove_space`: one space for each run of white space, none at the ends.
+    /// ALBERT's `remove_space`: runs of white space become one space, none at the ends.
     pub(crate) remove_space: bool,
     /// ALBERT: `` and '' become ".
     pub(crate) straight_quotes: bool,
@@ -75,7 +75,7 @@ impl Normalizer {
         }
     }
 
-    /// The part that is replaced next, as its length in `text`, and what it becomes; `None` at the end.
+    /// The next part to replace, as its length in `text`, and its replacement; `None` at the end.
     fn first_part<'a>(&'a self, text: &'a str) -> Option<(usize, &'a str)> {
         let first = text.chars().next()?.len_utf8();
         if let Some((length, _)) = self.user_defined.prefixes(text.as_bytes()).last() {
@@ -104,9 +104,9 @@ impl Preparation {
     }
 }
 
-/// As Python's `" ".join(text.split())`.
+/// Like Python's `" ".join(text.split())`.
 fn remove_space(text: &str, out: &mut Rewriter) {
-    // Python counts these separators among white space, Unicode does not.
+    // Python counts these separators as white space, Unicode does not.
     let is_space = |c: char| c.is_whitespace() || matches!(c, '\u{1c}'..='\u{1f}');
     let mut after_space = true;
     for (i, c) in text.char_indices() {
@@ -131,7 +131,7 @@ fn straighten_quotes(text: &str, out: &mut Rewriter) {
     }
 }
 
-/// As Python's `str.lower`, which alone of the methods here knows the Σ that ends a word.
+/// Like Python's `str.lower`. The only method here that handles a final Σ.
 fn lowercase(text: &str, out: &mut Rewriter) {
     let lowered = text.to_lowercase();
     let mut lowered = lowered.chars();
@@ -146,13 +146,13 @@ fn rewrite(text: &mut NormalizedString, work: impl FnOnce(&str, &mut Rewriter)) 
     rewriter.apply(text);
 }
 
-/// Collects a new text in the form that [`NormalizedString::transform`] takes, which keeps track of where each character
-/// came from.
+/// Collects a new text for [`NormalizedString::transform`], which tracks where each character came from.
 #[derive(Default)]
 struct Rewriter {
-    /// Each new character; 1 if it is inserted, 0 if it replaces a character, -n if it replaces one and n more.
+    /// The new characters, each with 1 if it is inserted, 0 if it replaces a character, or -n if it replaces one and n
+    /// more.
     chars: Vec<(char, isize)>,
-    /// Characters removed before the first new one.
+    /// Number of characters removed before the first new one.
     removed_at_start: usize,
 }
 
@@ -176,7 +176,7 @@ impl Rewriter {
         }
     }
 
-    /// Takes account of `sources` characters of the text that leave nothing.
+    /// Records that `sources` characters of the text were removed.
     fn remove(&mut self, sources: usize) {
         match self.chars.last_mut() {
             Some((_, change)) => *change -= sources as isize,
@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(normalized(&albert, "İI ǅ ﬁ\u{301}"), "▁ii▁dz▁fi");
     }
 
-    /// The places of the original that parts of the normalized text stem from.
+    /// The parts of the original that parts of the normalized text come from.
     #[test]
     fn places_in_the_text_are_kept() {
         let preparation =

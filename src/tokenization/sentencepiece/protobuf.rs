@@ -1,7 +1,7 @@
-//! The few fields of a SentencePiece model file that encoding needs.
+//! The few fields of a SentencePiece model file needed for encoding.
 //!
-//! The file is one protobuf message, `ModelProto`, whose definition is in SentencePiece's `sentencepiece_model.proto`. A
-//! generated reader would add `prost` and its build step for eleven fields of four messages, and would keep all the others.
+//! The file is one protobuf message, `ModelProto`, defined in SentencePiece's `sentencepiece_model.proto`. A generated
+//! reader would need `prost` and a build step for eleven fields of four messages, and would also keep all other fields.
 
 use anyhow::{bail, ensure, Context, Result};
 
@@ -32,7 +32,7 @@ pub(super) enum PieceKind {
     Byte,
 }
 
-/// `TrainerSpec`, as far as it says how to encode.
+/// The fields of `TrainerSpec` needed for encoding.
 #[derive(Debug, PartialEq)]
 pub(super) struct TrainerSpec {
     pub(super) model_type: u64,
@@ -72,7 +72,7 @@ impl Default for NormalizerSpec {
 /// Reads the file's content.
 ///
 /// # Errors
-/// If it is not such a message, or a field has another type than the definition says; the message names the field.
+/// If it is not such a message, or a field has the wrong type; the message names the field.
 pub(super) fn parse(bytes: &[u8]) -> Result<ModelFile> {
     let mut file = ModelFile::default();
     each_field(bytes, |number, value| match number {
@@ -110,7 +110,7 @@ fn piece_kind(number: u64) -> Result<PieceKind> {
         4 => PieceKind::UserDefined,
         5 => PieceKind::Unused,
         6 => PieceKind::Byte,
-        other => bail!("type is {other}, which no piece has"),
+        other => bail!("{other} is not a piece type"),
     })
 }
 
@@ -139,7 +139,7 @@ fn read_normalizer(bytes: &[u8], spec: &mut NormalizerSpec) -> Result<()> {
     })
 }
 
-/// A field's value as it stands in the file.
+/// A field's value in the file.
 enum Value<'a> {
     Varint(u64),
     Fixed32([u8; 4]),
@@ -233,7 +233,7 @@ mod tests {
         assert_eq!((file.trainer.model_type, file.trainer.byte_fallback), (2, true));
         assert!(!file.normalizer.add_dummy_prefix && file.normalizer.remove_extra_whitespaces);
         for length in 1..bytes.len() {
-            // A cut between two fields leaves a shorter message, which is not a fault.
+            // A cut between two fields leaves a shorter message, which is valid.
             let _ = parse(&bytes[..length]);
         }
     }
@@ -245,7 +245,7 @@ mod tests {
             (b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "ends inside"),
             (b"\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80", "ten bytes"),
             (b"\x0a\x03\x0a\x01\xff", "pieces[0]: piece is not UTF-8"),
-            (b"\x0a\x02\x18\x09", "type is 9"),
+            (b"\x0a\x02\x18\x09", "9 is not a piece type"),
             (b"\x0a\x02\x10\x09", "score: it has the wrong type"),
             (b"\x12\x03\x1a\x01x", "trainer_spec: model_type"),
             (b"\x1a\x02\x10\x01", "normalizer_spec: precompiled_charsmap"),

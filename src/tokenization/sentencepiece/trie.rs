@@ -1,9 +1,9 @@
-//! A trie over the pieces of a vocabulary, which finds every piece that starts at a place of a text.
+//! A trie over the pieces of a vocabulary, which finds every piece that starts at a position of a text.
 
-/// Stands for "no piece ends here". Vocabularies are limited to fewer pieces.
+/// Means "no piece ends here". Vocabularies are limited to fewer pieces.
 const NONE: u32 = u32::MAX;
 
-/// Nodes in breadth-first order, so that the children of a node are neighbours.
+/// Nodes in breadth-first order, so the children of a node are contiguous.
 pub(super) struct Trie {
     nodes: Vec<Node>,
     /// The byte that leads to each node; the root's is unused.
@@ -19,13 +19,13 @@ struct Node {
 }
 
 impl Trie {
-    /// From pieces with their values. Of equal pieces the first counts; empty ones are never found.
+    /// Builds the trie from pieces with their values. Of equal pieces, the first counts; empty ones are never found.
     pub(super) fn new<'a>(pieces: impl Iterator<Item = (&'a str, u32)>) -> Trie {
         let mut pieces: Vec<(&[u8], u32)> = pieces.map(|(piece, value)| (piece.as_bytes(), value)).collect();
         pieces.sort_by_key(|(piece, _)| *piece);
         pieces.dedup_by_key(|(piece, _)| *piece);
         let mut trie = Trie { nodes: vec![Node { first_child: 0, children: 0, value: NONE }], labels: vec![0] };
-        // For each node, the range of the pieces below it; all of them share their first `depth` bytes.
+        // For each node, the range of pieces below it, which share their first `depth` bytes.
         let mut level = vec![(0, pieces.len())];
         let mut depth = 0;
         while !level.is_empty() {
@@ -53,7 +53,7 @@ impl Trie {
         trie
     }
 
-    /// The pieces that `text` starts with, the shortest first: the length in bytes and the value of each.
+    /// The pieces at the start of `text`, shortest first: each with its length in bytes and its value.
     pub(super) fn prefixes<'a>(&'a self, text: &'a [u8]) -> impl Iterator<Item = (usize, u32)> + 'a {
         let mut node = self.nodes[0];
         text.iter()

@@ -1,25 +1,25 @@
 //! The best segmentation of a text by a unigram model: `unigram::Model::EncodeOptimized` of SentencePiece 0.2.3.
 //!
-//! The `Unigram` of the tokenizers crate is the same algorithm in float64, one word at a time. SentencePiece adds scores up
-//! over the whole text in float32, whose rounding decides between segmentations with nearly equal scores; and it prefers
-//! user-defined symbols. Equal ids need the same arithmetic.
+//! The `Unigram` of the tokenizers crate is the same algorithm in float64, one word at a time. SentencePiece adds up
+//! scores over the whole text in float32, so rounding decides between segmentations with nearly equal scores; it also
+//! prefers user-defined symbols. Equal ids need the same arithmetic.
 
 use super::protobuf::{Piece, PieceKind};
 use super::trie::Trie;
 
-/// How much worse than the worst piece an unknown character is, SentencePiece's `kUnkPenalty`.
+/// How much worse an unknown character is than the worst piece: SentencePiece's `kUnkPenalty`.
 const UNKNOWN_PENALTY: f32 = 10.0;
 
-/// Sums of scores beyond this are set back to zero, so that a long text does not lose precision.
+/// Sums of scores beyond this are reset to zero, so long texts do not lose precision.
 const RESET_THRESHOLD: f32 = 100_000.0;
 
-/// No way into this place yet.
+/// No segmentation ends here yet.
 const UNREACHED: u32 = u32::MAX;
 
 /// A model ready to segment.
 pub(super) struct Unigram {
     trie: Trie,
-    /// By piece.
+    /// Indexed by piece.
     scores: Vec<Score>,
     unknown_id: u32,
     unknown_score: f32,
@@ -31,14 +31,14 @@ enum Score {
     UserDefined,
 }
 
-/// A part of a text: where it ends, and the piece that it is.
+/// A part of a text: its end, and its piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Segment {
     pub(super) end: usize,
     pub(super) id: u32,
 }
 
-/// The best segmentation that ends at some place.
+/// The best segmentation that ends at some position.
 #[derive(Clone, Copy)]
 struct Best {
     score: f32,
@@ -48,7 +48,7 @@ struct Best {
 }
 
 impl Unigram {
-    /// From pieces with finite scores; `unknown_id` is the one of the kind `Unknown`.
+    /// Builds the model from pieces with finite scores; `unknown_id` is the piece of the kind `Unknown`.
     pub(super) fn new(pieces: &[Piece], unknown_id: u32) -> Unigram {
         let normal = pieces.iter().filter(|piece| piece.kind == PieceKind::Normal);
         let min_score = normal.fold(f32::MAX, |min, piece| min.min(piece.score));
@@ -66,7 +66,7 @@ impl Unigram {
         }
     }
 
-    /// The segments of a text of at most 4 GB, from its start to its end.
+    /// The segments of a text of at most 4 GB, in order.
     pub(super) fn segment(&self, text: &str) -> Vec<Segment> {
         let mut best = vec![Best { score: 0.0, start: UNREACHED, id: 0 }; text.len() + 1];
         let mut reached = 0;
@@ -79,7 +79,7 @@ impl Unigram {
             let mut has_one_character = false;
             for (length, id) in self.trie.prefixes(&text.as_bytes()[start..]) {
                 let score = match self.scores[id as usize] {
-                    // A bonus, so that these are always chosen.
+                    // A bonus, so these are always chosen.
                     Score::UserDefined => (0.1 * (length - 1) as f64) as f32,
                     Score::Normal(score) => score,
                 };
@@ -106,7 +106,7 @@ impl Unigram {
 }
 
 impl Best {
-    /// Takes a better segmentation; the first of equal ones stays.
+    /// Keeps the better segmentation, and the first of equal ones.
     fn improve(&mut self, score: f32, start: usize, id: u32) {
         if self.start == UNREACHED || score > self.score {
             *self = Best { score, start: start as u32, id };

@@ -49,7 +49,7 @@ impl Kinds {
 
 pub(super) fn read(fields: &Fields) -> Result<Architecture> {
     let own = fields.read::<Own>()?;
-    // The same field means something else when it is 0.
+    // 0 means something else in the same field.
     let shape = Shape { type_vocab_size: Some(own.type_vocab_size.max(1).into()), ..fields.read::<Shape>()? };
     let bert = shape.bert("deberta")?;
     let hidden = bert.hidden_size;
@@ -58,7 +58,7 @@ pub(super) fn read(fields: &Fields) -> Result<Architecture> {
         ("pooler_hidden_size", own.pooler_hidden_size, hidden),
         ("attention_head_size", own.attention_head_size, hidden / bert.heads.min(hidden)),
     ] {
-        ensure!(size.is_none_or(|size| size.0 == only), "{name} is not {only}, the only value that is supported");
+        ensure!(size.is_none_or(|size| size.0 == only), "{name} is not {only}, the only supported value");
     }
     ensure!(own.conv_kernel_size.unwrap_or(0) <= 0, "conv_kernel_size: encoders with a convolution are not supported");
     let positions = bert.embeddings.positions.filter(|_| own.position_biased_input.unwrap_or(true));
@@ -89,7 +89,7 @@ pub(super) fn read(fields: &Fields) -> Result<Architecture> {
 fn distances(own: &Own, max_length: usize) -> Result<Distances> {
     let has = |kind| own.pos_att_type.as_ref().is_some_and(|kinds| kinds.contain(kind));
     if !own.relative_attention {
-        // Scores would be scaled for products that are not there.
+        // Scores would be scaled for products that do not exist.
         ensure!(!has("c2p") && !has("p2c"), "pos_att_type is set, but relative_attention is not true");
         return Ok(Distances::None);
     }

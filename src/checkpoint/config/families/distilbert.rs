@@ -1,4 +1,4 @@
-//! DistilBERT, <https://arxiv.org/abs/1910.01108>: BERT without token types, under names of its own.
+//! DistilBERT, <https://arxiv.org/abs/1910.01108>: BERT without token types, with its own tensor names.
 
 use super::{
     Act, Activation, Architecture, Dimension, Embeddings, Epsilon, Fields, Head, Layer, LayerParts, Layers, Part,
@@ -27,7 +27,7 @@ pub(super) fn read(fields: &Fields) -> Result<Architecture> {
         num_attention_heads: own.n_heads,
         intermediate_size: own.hidden_dim,
         hidden_act: own.activation,
-        // Fixed in transformers' code.
+        // Hard-coded in transformers.
         layer_norm_eps: Some(Epsilon(1e-12)),
         max_position_embeddings: own.max_position_embeddings,
         type_vocab_size: None,

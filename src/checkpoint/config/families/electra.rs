@@ -1,4 +1,4 @@
-//! ELECTRA, <https://arxiv.org/abs/2003.10555>: BERT with embeddings of another width, and another head.
+//! ELECTRA, <https://arxiv.org/abs/2003.10555>: BERT with a different embedding width and head.
 
 use super::{classification_head, Activation, Architecture, Dimension, Embeddings, Fields, Result, Shape};
 use serde::Deserialize;
@@ -14,7 +14,7 @@ pub(super) fn read(fields: &Fields) -> Result<Architecture> {
     let projection = (size != bert.hidden_size).then_some("embeddings_project");
     Ok(Architecture {
         embeddings: Embeddings { size, projection, ..bert.embeddings },
-        // Exact, whatever hidden_act says.
+        // Always exact GELU, regardless of hidden_act.
         head: classification_head(Activation::Gelu),
         ..bert
     })

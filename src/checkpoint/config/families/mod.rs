@@ -1,5 +1,5 @@
-//! The families of models: each file says what the family's `config.json` means and what its tensors are called. A new
-//! one is a file and its line in [`FAMILIES`]. Formulas, names and defaults are those of transformers' `modeling_*.py` and
+//! The model families. Each file says what the family's `config.json` means and how its tensors are named; a new family
+//! is a file and a line in [`FAMILIES`]. Formulas, names and defaults come from transformers' `modeling_*.py` and
 //! `configuration_*.py`.
 
 mod albert;
@@ -19,15 +19,15 @@ use crate::kernels::Activation;
 use anyhow::{ensure, Result};
 use serde::Deserialize;
 
-/// A `model_type` that can be run.
+/// A supported `model_type`.
 pub(super) struct Family {
-    /// As `config.json` has it.
+    /// Its name in `config.json`.
     pub(super) model_type: &'static str,
-    /// What its `config.json` comes to.
+    /// Turns its `config.json` into an architecture.
     pub(super) read: fn(&Fields) -> Result<Architecture>,
 }
 
-/// The families that can be run.
+/// The supported families.
 pub(super) const FAMILIES: &[Family] = &[
     Family { model_type: "albert", read: albert::read },
     Family { model_type: "bert", read: bert::read },
@@ -41,7 +41,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family { model_type: "xlm-roberta", read: roberta::read },
 ];
 
-/// The sizes, by the names that most families give them.
+/// The sizes, under the names used by most families.
 #[derive(Deserialize)]
 struct Shape {
     vocab_size: Dimension,
@@ -59,18 +59,18 @@ struct Shape {
     is_decoder: Option<bool>,
 }
 
-/// The one kind that can be run.
+/// The only supported kind.
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum PositionEmbedding {
     Absolute,
 }
 
-/// The most token types that are accepted: models have 2, or 4.
+/// Maximum number of token types: models have 2, sometimes 4.
 const MOST_TOKEN_TYPES: u64 = 64;
 
 impl Shape {
-    /// BERT's architecture, of which most others are variations.
+    /// BERT's architecture, on which most others are based.
     fn bert(self, prefix: &'static str) -> Result<Architecture> {
         ensure!(self.is_decoder != Some(true), "is_decoder is true: only encoders are supported");
         let (hidden_size, max_length) = (self.hidden_size.0, self.max_position_embeddings.0);
@@ -122,7 +122,7 @@ impl Shape {
     }
 }
 
-/// The head that most families have which came after BERT: dense, activation and output under one name.
+/// The head of most families since BERT: dense, activation and output under one name.
 const fn classification_head(activation: Activation) -> Head {
     Head {
         pooling: Pooling::First,
@@ -134,12 +134,12 @@ const fn classification_head(activation: Activation) -> Head {
     }
 }
 
-/// Positions that count from the row after the padding token's, as fairseq has them.
+/// Positions that count from the row after the padding token's, as in fairseq.
 fn positions_after_padding(rows: usize, padding_id: usize) -> Result<(AbsolutePositions, usize)> {
     let first = padding_id + 1;
     ensure!(
         rows > first,
-        "max_position_embeddings is {rows}, which leaves no position behind pad_token_id {padding_id}"
+        "max_position_embeddings is {rows}, which leaves no position after pad_token_id {padding_id}"
     );
     Ok((AbsolutePositions { rows, first, padding_id: Some(padding_id as u32) }, rows - first))
 }

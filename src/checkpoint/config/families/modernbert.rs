@@ -1,4 +1,4 @@
-//! ModernBERT, <https://arxiv.org/abs/2412.13663>: norms before, rotary positions, local and global attention, a gated
+//! ModernBERT, <https://arxiv.org/abs/2412.13663>: pre-norm, rotary positions, local and global attention, a gated
 //! feed-forward layer, no biases.
 
 use super::{
@@ -63,7 +63,7 @@ struct Rope {
     rope_theta: Option<f64>,
 }
 
-/// The one kind that can be run.
+/// The only supported kind.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "snake_case")]
 enum RopeType {
@@ -80,7 +80,7 @@ enum ClassifierPooling {
 }
 
 impl Own {
-    /// For each layer, whether it attends to everything.
+    /// For each layer, whether it attends to all tokens.
     fn are_global(&self) -> Result<Vec<bool>> {
         let count = self.num_hidden_layers.0;
         match &self.layer_types {
@@ -99,7 +99,7 @@ impl Own {
         }
     }
 
-    /// The bases of the rotations, global and local.
+    /// The rotary bases, global and local.
     fn rotary_bases(&self) -> Result<(f64, f64)> {
         ensure!(self.rope_scaling.is_none(), "rope_scaling is not supported");
         let rope = self.rope_parameters.as_ref();
@@ -109,7 +109,7 @@ impl Own {
         let global = of(rope.and_then(|it| it.full_attention.as_ref()), self.global_rope_theta, 160_000.0);
         let local = of(rope.and_then(|it| it.sliding_attention.as_ref()), self.local_rope_theta, 10_000.0);
         for (name, base) in [("global_rope_theta", global), ("local_rope_theta", local)] {
-            ensure!(base.is_finite() && base >= 1.0, "{name} (or rope_theta) is {base}, not a number from 1");
+            ensure!(base.is_finite() && base >= 1.0, "{name} (or rope_theta) is {base}, not a number of at least 1");
         }
         Ok((global, local))
     }
@@ -120,7 +120,7 @@ pub(super) fn read(fields: &Fields) -> Result<Architecture> {
     let (hidden_size, heads) = (own.hidden_size.0, own.num_attention_heads.0);
     ensure!(
         hidden_size % (2 * heads) == 0,
-        "hidden_size {hidden_size} does not give each of num_attention_heads {heads} an even width, as rotations need"
+        "hidden_size {hidden_size} divided by num_attention_heads {heads} is not even, which rotary positions need"
     );
     let (global, local) = own.rotary_bases()?;
     let window = own.local_attention.map_or(128, |window| window.0) / 2;

@@ -1,12 +1,12 @@
-//! MPNet, <https://arxiv.org/abs/2004.09297>: BERT with a bias on scores by distance, no token types, and positions and
-//! head as RoBERTa has them.
+//! MPNet, <https://arxiv.org/abs/2004.09297>: BERT with a distance bias on scores, no token types, and RoBERTa's
+//! positions and head.
 
 use super::{
     classification_head, positions_after_padding, Activation, Architecture, Distances, Embeddings, Fields, LayerParts,
     Part, Result, Shape,
 };
 
-/// Fixed in transformers' code, whatever `pad_token_id` and `relative_attention_num_buckets` say.
+/// Hard-coded in transformers, regardless of `pad_token_id` and `relative_attention_num_buckets`.
 const PADDING_ID: usize = 1;
 const BUCKETS: usize = 32;
 const MAX_DISTANCE: usize = 128;

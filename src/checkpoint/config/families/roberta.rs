@@ -1,5 +1,5 @@
-//! RoBERTa, <https://arxiv.org/abs/1907.11692>, XLM-RoBERTa and CamemBERT: BERT with positions that begin behind the
-//! padding token's row, and another head.
+//! RoBERTa, <https://arxiv.org/abs/1907.11692>, XLM-RoBERTa and CamemBERT: BERT with positions that start after the
+//! padding token's row, and a different head.
 
 use super::{
     classification_head, positions_after_padding, Activation, Architecture, Embeddings, Fields, Result, Shape,
