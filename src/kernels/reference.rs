@@ -10,10 +10,6 @@ impl Random {
         Random(fastrand::Rng::with_seed(seed))
     }
 
-    pub(super) fn next(&mut self) -> u64 {
-        self.0.u64(..)
-    }
-
     /// `n` numbers between -`scale` and `scale`.
     pub(super) fn floats(&mut self, n: usize, scale: f32) -> Vec<f32> {
         (0..n).map(|_| (2.0 * self.0.f32() - 1.0) * scale).collect()
