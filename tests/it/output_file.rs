@@ -30,7 +30,7 @@ fn lines(count: usize) -> String {
             text.push_str(&line.to_string());
             for _ in 0..line % 5 {
                 text.push(' ');
-                text.push_str(random.pick(&WORDS));
+                text.push_str(random.pick::<&str>(&WORDS));
             }
         }
         text.push('\n');

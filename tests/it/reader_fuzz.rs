@@ -51,7 +51,7 @@ fn bytes(random: &mut Random) -> Vec<u8> {
     for _ in 0..random.below(40) {
         match random.below(3) {
             0 => bytes.push(random.next() as u8),
-            _ => bytes.extend_from_slice(random.pick(&PIECES)),
+            _ => bytes.extend_from_slice(random.pick::<&[u8]>(&PIECES)),
         }
     }
     bytes
