@@ -231,7 +231,7 @@ fn an_unsupported_model_is_refused_before_its_weights_are_opened() {
         (
             "config.json",
             json!({"model_type": "roberta", "architectures": ["RobertaForMaskedLM"]}),
-            &["a …ForSequenceClassification is needed"],
+            &["use a checkpoint fine-tuned for classification"],
         ),
         ("adapter_config.json", json!({"peft_type": "LORA"}), &["PEFT adapter", "merge it"]),
     ] {

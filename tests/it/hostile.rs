@@ -144,5 +144,5 @@ fn weights_that_are_not_numbers_are_an_error() {
         }
         std::fs::write(&path, bytes).unwrap();
     });
-    outcome.code_is(1).tells(&["no finite numbers", "damaged"]);
+    outcome.code_is(1).tells(&["not finite", "damaged"]);
 }
