@@ -563,7 +563,7 @@ mod tests {
             (b"NNa.", "appends to something that is not a list"),
             (b"X\x01\0\0\0\xff.", "is not UTF-8"),
             (b"cabc", "a name is not terminated"),
-            (b"NN\x93.", "no texts"),
+            (b"NN\x93.", "not a string"),
         ] {
             let message = error(bytes);
             assert!(message.contains(expected), "{:?}: {message}\nlacks {expected}", String::from_utf8_lossy(bytes));
