@@ -207,13 +207,14 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::prediction::Extent;
 
     fn labels() -> Vec<String> {
         ["World", "Sports"].map(str::to_owned).to_vec()
     }
 
     fn prediction() -> Prediction {
-        Prediction::from_logits(&[0.0, 2.0], ScoreFunction::Softmax, false)
+        Prediction::from_logits(&[0.0, 2.0], ScoreFunction::Softmax, Extent::Whole)
     }
 
     #[test]
@@ -239,7 +240,7 @@ mod tests {
 
         let mut values = Evaluation::of_values();
         let one =
-            Prediction { ranking: vec![crate::prediction::ScoredLabel { label_id: 0, score: 0.5 }], truncated: false };
+            Prediction { ranking: vec![crate::prediction::ScoredLabel { label_id: 0, score: 0.5 }], extent: Extent::Whole };
         values.observe("1.5", &one, &[]).unwrap();
         assert!(values.observe("good", &one, &[]).unwrap_err().to_string().contains("not a number"));
         let Metrics::Values(metrics) = values.metrics() else { panic!("values") };

@@ -126,12 +126,12 @@ mod tests {
     use super::*;
     use crate::checkpoint::config::ScoreFunction;
     use crate::evaluation::{Evaluation, LeftOut};
-    use crate::prediction::Prediction;
+    use crate::prediction::{Extent, Prediction};
 
     fn observe(evaluation: &mut Evaluation, classes: usize, gold: usize, predicted: usize, times: usize) {
         let mut logits = vec![0.0f32; classes];
         logits[predicted] = 2.0;
-        let prediction = Prediction::from_logits(&logits, ScoreFunction::Softmax, false);
+        let prediction = Prediction::from_logits(&logits, ScoreFunction::Softmax, Extent::Whole);
         for _ in 0..times {
             evaluation.observe(&gold.to_string(), &prediction, &[predicted]).unwrap();
         }
@@ -219,7 +219,7 @@ intent number 3  intent number 17      9
     fn every_kind_is_printed() {
         let labels = ["joy".to_owned(), "anger".to_owned()];
         let mut sets = Evaluation::of_label_sets(&labels, 0);
-        sets.observe("joy", &Prediction::from_logits(&[1.0, -1.0], ScoreFunction::Sigmoid, false), &[0, 1]).unwrap();
+        sets.observe("joy", &Prediction::from_logits(&[1.0, -1.0], ScoreFunction::Sigmoid, Extent::Whole), &[0, 1]).unwrap();
         let expected = "\
 micro F1         66.67 %
 macro F1         50.00 %

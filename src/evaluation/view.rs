@@ -330,7 +330,7 @@ mod tests {
         let prediction = crate::prediction::Prediction::from_logits(
             &[1.0, 0.0],
             crate::checkpoint::config::ScoreFunction::Softmax,
-            false,
+            crate::prediction::Extent::Whole,
         );
         evaluation.observe("a", &prediction, &[0]).unwrap();
         assert!(!names(&evaluation.view()).contains(&"coverage"));

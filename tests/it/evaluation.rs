@@ -4,7 +4,7 @@ use agnews::checkpoint::config::ScoreFunction;
 use agnews::evaluation::classes::Metrics;
 use agnews::evaluation::shares::PerLabel;
 use agnews::evaluation::{self, Evaluation};
-use agnews::prediction::{Prediction, ScoredLabel};
+use agnews::prediction::{Extent, Prediction, ScoredLabel};
 use serde_json::Value;
 
 const PREDICTIONS: &str = include_str!("../fixtures/evaluation/predictions.jsonl");
@@ -21,7 +21,7 @@ fn prediction(scores: &[f32]) -> Prediction {
     let mut ranking: Vec<ScoredLabel> =
         scores.iter().enumerate().map(|(label_id, &score)| ScoredLabel { label_id, score }).collect();
     ranking.sort_by(|a, b| b.score.total_cmp(&a.score));
-    Prediction { ranking, truncated: false }
+    Prediction { ranking, extent: Extent::Whole }
 }
 
 fn names(labels: usize) -> Vec<String> {

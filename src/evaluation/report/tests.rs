@@ -1,7 +1,7 @@
 use super::*;
 use crate::checkpoint::config::ScoreFunction;
 use crate::evaluation::{Evaluation, LeftOut};
-use crate::prediction::Prediction;
+use crate::prediction::{Extent, Prediction};
 use serde_json::{json, Value};
 
 fn about() -> About {
@@ -24,7 +24,7 @@ fn evaluation(labels: &[&str], texts: usize) -> Evaluation {
         let predicted = if text % 3 == 0 { (gold + 1) % labels.len() } else { gold };
         let mut logits = vec![0.0; labels.len()];
         logits[predicted] = (text % 7) as f32 + 0.5;
-        let prediction = Prediction::from_logits(&logits, ScoreFunction::Softmax, false);
+        let prediction = Prediction::from_logits(&logits, ScoreFunction::Softmax, Extent::Whole);
         evaluation.observe(&gold.to_string(), &prediction, &[predicted]).unwrap();
     }
     evaluation
@@ -87,7 +87,7 @@ fn every_kind_has_every_report() {
         assert_eq!((&report["evaluated"], report.get("confusion_matrix")), (&json!(0), None));
     }
     let mut sets = Evaluation::of_label_sets(&labels, 0);
-    sets.observe("joy|anger", &Prediction::from_logits(&[1.0, -1.0], ScoreFunction::Sigmoid, false), &[0]).unwrap();
+    sets.observe("joy|anger", &Prediction::from_logits(&[1.0, -1.0], ScoreFunction::Sigmoid, Extent::Whole), &[0]).unwrap();
     let report: Value = serde_json::from_str(&Format::Json.render(&sets.view(), &about())).unwrap();
     assert_eq!((&report["micro_average"]["recall"], &report["classes"][1]["support"]), (&json!(0.5), &json!(1)));
 }
