@@ -140,8 +140,8 @@ fn clip(score: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::prediction::Extent;
     use crate::evaluation::shares::LabelScores;
+    use crate::prediction::Extent;
 
     fn predicted(logits: &[f32]) -> Prediction {
         Prediction::from_logits(logits, ScoreFunction::Softmax, Extent::Whole)

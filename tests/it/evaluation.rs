@@ -3,6 +3,7 @@
 use agnews::checkpoint::config::ScoreFunction;
 use agnews::evaluation::classes::Metrics;
 use agnews::evaluation::shares::PerLabel;
+use agnews::evaluation::worst::EvaluatedText;
 use agnews::evaluation::{self, Evaluation};
 use agnews::prediction::{Extent, Prediction, ScoredLabel};
 use serde_json::Value;
@@ -11,6 +12,8 @@ const PREDICTIONS: &str = include_str!("../fixtures/evaluation/predictions.jsonl
 const LABEL_SETS: &str = include_str!("../fixtures/evaluation/label_sets.jsonl");
 const VALUES: &str = include_str!("../fixtures/evaluation/values.jsonl");
 const EXPECTED: &str = include_str!("../fixtures/evaluation/expected.json");
+
+const TEXT: EvaluatedText<'static> = EvaluatedText { file: &"a.csv", line: 1, text: "" };
 
 /// A few roundings of float64 apart, whatever the order of the sums.
 const TOLERANCE: f64 = 1e-9;
@@ -45,7 +48,7 @@ fn evaluate(case: &str, classes: usize, min_score: f32) -> Metrics {
         let best = prediction.best();
         let decided = [best.label_id];
         let decided = if best.score < min_score { &[] } else { &decided[..] };
-        evaluation.observe(&gold, &prediction, decided).unwrap();
+        evaluation.observe(TEXT, &gold, &prediction, decided).unwrap();
     }
     match evaluation.metrics() {
         evaluation::Metrics::Classes(metrics) => metrics,
@@ -125,7 +128,7 @@ fn figures_of_label_sets_equal_those_of_scikit_learn() {
         let mut evaluation = Evaluation::of_label_sets(&names(labels), 0);
         for (gold, scores) in texts(LABEL_SETS, case) {
             let decided: Vec<usize> = (0..labels).filter(|&id| scores[id] >= 0.5).collect();
-            evaluation.observe(&gold, &prediction(&scores), &decided).unwrap();
+            evaluation.observe(TEXT, &gold, &prediction(&scores), &decided).unwrap();
         }
         let evaluation::Metrics::LabelSets(metrics) = evaluation.metrics() else { panic!("label sets") };
         assert_eq!(metrics.evaluated, expected["evaluated"].as_u64().unwrap(), "{case}");
@@ -144,7 +147,7 @@ fn figures_of_values_equal_those_of_scipy() {
     for (case, expected) in cases {
         let mut evaluation = Evaluation::of_values();
         for (gold, scores) in texts(VALUES, case) {
-            evaluation.observe(&gold, &prediction(&scores), &[]).unwrap();
+            evaluation.observe(TEXT, &gold, &prediction(&scores), &[]).unwrap();
         }
         let evaluation::Metrics::Values(metrics) = evaluation.metrics() else { panic!("values") };
         assert_eq!(metrics.evaluated, expected["evaluated"].as_u64().unwrap(), "{case}");
