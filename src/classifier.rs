@@ -1,11 +1,15 @@
 //! From texts to predictions: tokenization, batching, model and scores in one call. The main interface of the library.
 
+mod long_text;
+
+pub use long_text::{LongText, LongTextOptions};
+
 use crate::batching::{batches, Batch, BatchLimits};
 use crate::checkpoint::config::{ProblemType, ScoreFunction};
 use crate::checkpoint::Checkpoint;
 use crate::kernels::{Parallelism, Precision};
 use crate::model::{Backend, BackendChoice, SequenceClassifier};
-use crate::prediction::{Prediction, Problem};
+use crate::prediction::{Extent, Prediction, Problem};
 use crate::tokenization::{Encoding, ModelInputs, TextOrPair, Tokenization};
 use crate::zero_shot::{ZeroShot, ZeroShotOptions};
 use anyhow::{ensure, Context, Result};
@@ -37,6 +41,8 @@ pub struct ClassifierOptions {
     pub score_function: Option<ScoreFunction>,
     /// The user's own labels, for a checkpoint trained for natural language inference.
     pub zero_shot: Option<ZeroShotOptions>,
+    /// What happens to texts longer than the model takes.
+    pub long_text: LongTextOptions,
 }
 
 /// A checkpoint, ready to classify.
@@ -47,6 +53,7 @@ pub struct Classifier {
     problem: Problem,
     score_function: ScoreFunction,
     zero_shot: Option<ZeroShot>,
+    long_text: Option<long_text::Windowing>,
     backend: Backend,
     batch_limits: BatchLimits,
     /// Whether the model has been used, or is about to be.
@@ -74,11 +81,13 @@ impl Classifier {
             .with_context(|| format!("cannot build the model from {}", checkpoint.files))?;
         let fast = if backend.device().is_cpu() { CPU_BATCH_TOKENS } else { GPU_BATCH_TOKENS };
         let batch_limits = BatchLimits { max_batch_tokens: options.max_batch_tokens.unwrap_or(fast) };
+        let zero_shot = options.zero_shot.as_ref().map(|options| ZeroShot::new(options, &labels)).transpose()?;
         Ok(Classifier {
+            long_text: long_text::Windowing::new(&options.long_text, &tokenization, zero_shot.as_ref())?,
+            problem: problem(config.problem(num_labels), num_labels),
             tokenization,
             model,
-            problem: problem(config.problem(num_labels), num_labels),
-            zero_shot: options.zero_shot.as_ref().map(|options| ZeroShot::new(options, &labels)).transpose()?,
+            zero_shot,
             labels,
             score_function: options.score_function.unwrap_or_else(|| config.score_function(num_labels)),
             backend,
@@ -138,13 +147,18 @@ impl Classifier {
     /// # Errors
     /// As for [`Classifier::classify`].
     pub fn predict(&self, texts: &[TextOrPair<'_>], on_batch: &(dyn Fn(usize) + Sync)) -> Result<Vec<Prediction>> {
+        if let Some(windowing) = self.long_text.as_ref().filter(|windowing| windowing.pools()) {
+            return self.predict_pooled(windowing, texts, on_batch);
+        }
         if let Some(zero_shot) = &self.zero_shot {
             return self.predict_zero_shot(zero_shot, texts, on_batch);
         }
         let encodings = self.tokenization.encode_texts(texts)?;
         let logits = self.logits_observed(&encodings, on_batch)?;
         let rows = logits.iter().zip(&encodings);
-        Ok(rows.map(|(row, encoding)| Prediction::from_logits(row, self.score_function, encoding.truncated)).collect())
+        Ok(rows
+            .map(|(row, encoding)| Prediction::from_logits(row, self.score_function, extent(encoding.truncated)))
+            .collect())
     }
 
     /// All texts with all hypotheses are batched together, so n labels cost n short sequences rather than n passes.
@@ -170,7 +184,7 @@ impl Classifier {
         })?;
         let rows = logits.chunks(hypotheses.len()).zip(encodings.chunks(hypotheses.len()));
         let truncated = |encodings: &[Encoding]| encodings.iter().any(|encoding| encoding.truncated);
-        Ok(rows.map(|(rows, encodings)| zero_shot.prediction(rows, truncated(encodings))).collect())
+        Ok(rows.map(|(rows, encodings)| zero_shot.prediction(rows, extent(truncated(encodings)))).collect())
     }
 
     /// The logits of each encoding, in order: one per class.
@@ -217,6 +231,13 @@ impl Classifier {
             true => batches.par_iter().with_max_len(1).map(|batch| forward(batch, Parallelism::Single)).collect(),
             false => batches.iter().map(|batch| forward(batch, Parallelism::Pool)).collect(),
         }
+    }
+}
+
+fn extent(truncated: bool) -> Extent {
+    match truncated {
+        true => Extent::Truncated,
+        false => Extent::Whole,
     }
 }
 

@@ -93,6 +93,25 @@ pub struct Cli {
     #[arg(long, value_name = "TOKENS", help_heading = "Checkpoint", hide_short_help = true)]
     pub max_length: Option<usize>,
 
+    /// What to do with a text longer than the model takes
+    ///
+    /// With mean and max, it is cut into windows of as many tokens as the model takes, each logit is averaged over the
+    /// windows, or the largest taken, and the scores follow from these logits.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "HOW",
+        default_value_t = LongText::Truncate,
+        conflicts_with_all = ["pairs", "pair_field"],
+        help_heading = "Checkpoint",
+        hide_short_help = true
+    )]
+    pub long_text: LongText,
+
+    /// Tokens that a window has in common with the one before it [default: 0]
+    #[arg(long, value_name = "TOKENS", help_heading = "Checkpoint", hide_short_help = true)]
+    pub stride: Option<usize>,
+
     /// Print what the checkpoint is (family, size, labels, longest text), and exit
     #[arg(long, conflicts_with_all = ["texts", "files", "download"], help_heading = "Checkpoint", hide_short_help = true)]
     pub info: bool,
@@ -175,6 +194,18 @@ pub struct Cli {
     /// How logits become scores [default: what the checkpoint was trained for]
     #[arg(long, value_enum, value_name = "FUNCTION", help_heading = "Output", hide_short_help = true)]
     pub score_function: Option<ScoreFunction>,
+
+    /// Print a record for each window of a long text, with the range of characters that it covers
+    ///
+    /// `start` and `end` count Unicode code points, as Python does. Windows are those of --long-text, and overlap by
+    /// --stride tokens.
+    #[arg(
+        long,
+        conflicts_with_all = ["long_text", "pairs", "pair_field", "keep", "count", "label_field"],
+        help_heading = "Output",
+        hide_short_help = true
+    )]
+    pub windows: bool,
 
     /// Print only the texts with this label, instead of records; may be repeated
     #[arg(
@@ -347,6 +378,17 @@ pub enum ScoreFunction {
     Sigmoid,
     /// The logits themselves
     None,
+}
+
+/// What to do with a text longer than the model takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LongText {
+    /// Classify its beginning
+    Truncate,
+    /// Classify all of it in windows, by the mean of each logit
+    Mean,
+    /// Classify all of it in windows, by the largest of each logit
+    Max,
 }
 
 /// The form of the input.

@@ -1,7 +1,7 @@
 //! From scores to a decision: the label, the labels, or a value; or none, because a score is too low. Everything that
 //! shows or compares a label uses this module. Pure.
 
-use crate::prediction::{Prediction, Problem, ScoredLabel};
+use crate::prediction::{Extent, Prediction, Problem, ScoredLabel};
 use std::fmt;
 use std::num::NonZeroUsize;
 
@@ -75,8 +75,8 @@ pub struct Decision<'a> {
     pub verdict: Verdict<'a>,
     /// The best classes, best first, whatever their scores; empty unless requested.
     pub top: Vec<Answer<'a>>,
-    /// Whether the text was longer than the model's limit and was truncated.
-    pub truncated: bool,
+    /// Which part of the text this is about.
+    pub extent: Extent,
 }
 
 /// The answer for one text.
@@ -160,7 +160,7 @@ impl Decider {
             (Problem::SingleLabel, _) => Verdict::Label(answer(best)),
         };
         let top = ranked().take(self.top_k().unwrap_or(0)).map(answer).collect();
-        Decision { verdict, top, truncated: prediction.truncated }
+        Decision { verdict, top, extent: prediction.extent.clone() }
     }
 }
 
@@ -200,7 +200,7 @@ mod tests {
 
     fn prediction() -> Prediction {
         let ranking = vec![ScoredLabel { label_id: 1, score: 0.7 }, ScoredLabel { label_id: 0, score: 0.3 }];
-        Prediction { ranking, truncated: true }
+        Prediction { ranking, extent: Extent::Truncated }
     }
 
     fn show(answer: Answer<'_>) -> String {

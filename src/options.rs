@@ -11,6 +11,7 @@ pub use environment::Environment;
 use crate::checkpoint::config::ScoreFunction;
 use crate::checkpoint::hub::{HubOptions, DEFAULT_MODEL_ID};
 use crate::checkpoint::CheckpointSpec;
+use crate::classifier::{LongText, LongTextOptions};
 use crate::cli::{self, Cli, CommandLine, Dtype};
 use crate::kernels::{Level, Precision};
 use crate::model::{BackendChoice, CpuChoice};
@@ -92,6 +93,8 @@ pub struct CheckpointOptions {
     pub score_function: Option<ScoreFunction>,
     /// `--zero-shot`.
     pub zero_shot: Option<ZeroShotOptions>,
+    /// `--long-text`, `--windows` and `--stride`.
+    pub long_text: LongTextOptions,
 }
 
 impl fmt::Display for CheckpointOptions {
@@ -164,6 +167,7 @@ impl Options {
                     cli::ScoreFunction::None => ScoreFunction::Raw,
                 }),
                 zero_shot: zero_shot(cli)?,
+                long_text: long_text(cli)?,
             },
         })
     }
@@ -219,6 +223,19 @@ fn zero_shot(cli: &Cli) -> Result<Option<ZeroShotOptions>, UsageError> {
         return usage("--hypothesis needs `{}`, which each label replaces");
     }
     Ok(Some(ZeroShotOptions { labels, hypothesis: cli.hypothesis.clone(), multi_label: cli.multi_label }))
+}
+
+fn long_text(cli: &Cli) -> Result<LongTextOptions, UsageError> {
+    let how = match cli.long_text {
+        _ if cli.windows => LongText::Windows,
+        cli::LongText::Truncate => LongText::Truncate,
+        cli::LongText::Mean => LongText::Mean,
+        cli::LongText::Max => LongText::Max,
+    };
+    match (how, cli.stride) {
+        (LongText::Truncate, Some(_)) => usage("--stride needs --long-text mean, --long-text max or --windows"),
+        (how, stride) => Ok(LongTextOptions { how, stride: stride.unwrap_or(0) }),
+    }
 }
 
 fn cpu_choice(value: Option<String>) -> Result<CpuChoice, UsageError> {

@@ -1,6 +1,7 @@
 //! From logits to predictions: scores and the order of the classes. Pure.
 
 use crate::checkpoint::config::ScoreFunction;
+use crate::tokenization::windows::TextRange;
 use std::fmt;
 
 /// What a checkpoint predicts for a text.
@@ -29,8 +30,21 @@ impl fmt::Display for Problem {
 pub struct Prediction {
     /// Every class, best score first; equal scores in id order.
     pub ranking: Vec<ScoredLabel>,
-    /// Whether the text was longer than the model's limit and was truncated.
-    pub truncated: bool,
+    /// Which part of the text it is about.
+    pub extent: Extent,
+}
+
+/// Which part of its text a prediction is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Extent {
+    /// All of it.
+    Whole,
+    /// As much as the model takes: the text was longer, and the rest was left out.
+    Truncated,
+    /// All of it, in this many windows whose logits were pooled.
+    Pooled(usize),
+    /// One window of it.
+    Window(TextRange),
 }
 
 /// One class and its score.
@@ -43,23 +57,23 @@ pub struct ScoredLabel {
 }
 
 impl Prediction {
-    /// Computed from one row of logits.
-    pub fn from_logits(logits: &[f32], score_function: ScoreFunction, truncated: bool) -> Prediction {
+    /// From one row of logits.
+    pub fn from_logits(logits: &[f32], score_function: ScoreFunction, extent: Extent) -> Prediction {
         let scores = match score_function {
             ScoreFunction::Softmax => softmax(logits),
             ScoreFunction::Sigmoid => logits.iter().map(|&logit| sigmoid(logit)).collect(),
             ScoreFunction::Raw => logits.to_vec(),
         };
-        Prediction::ranked(scores, logits, truncated)
+        Prediction::ranked(scores, logits, extent)
     }
 
-    /// Computed from a score for each class. `order` ranks them: logits, which may differ even if both scores round to
-    /// 1, or the scores themselves.
-    pub(crate) fn ranked(scores: Vec<f32>, order: &[f32], truncated: bool) -> Prediction {
+    /// From a score for each class. `order` ranks them: logits, of which two may differ although their scores both
+    /// round to 1, or the scores themselves.
+    pub(crate) fn ranked(scores: Vec<f32>, order: &[f32], extent: Extent) -> Prediction {
         let mut ranking: Vec<ScoredLabel> =
             scores.into_iter().enumerate().map(|(label_id, score)| ScoredLabel { label_id, score }).collect();
         ranking.sort_by(|a, b| order[b.label_id].total_cmp(&order[a.label_id]));
-        Prediction { ranking, truncated }
+        Prediction { ranking, extent }
     }
 
     /// The best class.
@@ -86,7 +100,7 @@ mod tests {
 
     #[test]
     fn softmax_of_known_logits() {
-        let prediction = Prediction::from_logits(&[1.0, 3.0, 2.0], ScoreFunction::Softmax, false);
+        let prediction = Prediction::from_logits(&[1.0, 3.0, 2.0], ScoreFunction::Softmax, Extent::Whole);
         let ids: Vec<usize> = prediction.ranking.iter().map(|scored| scored.label_id).collect();
         assert_eq!(ids, [1, 2, 0]);
         // exp(1)/(exp(1)+exp(2)+exp(3)) and so on
@@ -98,18 +112,18 @@ mod tests {
 
     #[test]
     fn extreme_logits_stay_finite_and_ordered() {
-        let prediction = Prediction::from_logits(&[-1e30, 1e30, 3e30], ScoreFunction::Softmax, false);
+        let prediction = Prediction::from_logits(&[-1e30, 1e30, 3e30], ScoreFunction::Softmax, Extent::Whole);
         assert_eq!(prediction.best(), ScoredLabel { label_id: 2, score: 1.0 });
         assert!(prediction.ranking.iter().all(|scored| scored.score.is_finite()));
-        let close = Prediction::from_logits(&[100.0, 0.0, 100.0], ScoreFunction::Softmax, false);
+        let close = Prediction::from_logits(&[100.0, 0.0, 100.0], ScoreFunction::Softmax, Extent::Whole);
         assert_eq!(close.best().label_id, 0, "equal scores keep the id order, as argmax does");
     }
 
     #[test]
-    fn sigmoid_scores_are_independent() {
-        let prediction = Prediction::from_logits(&[0.0, 2.0], ScoreFunction::Sigmoid, true);
+    fn sigmoid_scores_stand_alone() {
+        let prediction = Prediction::from_logits(&[0.0, 2.0], ScoreFunction::Sigmoid, Extent::Truncated);
         assert!((prediction.ranking[0].score - 0.880_797_1).abs() < 1e-6);
         assert_eq!(prediction.ranking[1].score, 0.5);
-        assert!(prediction.truncated);
+        assert_eq!(prediction.extent, Extent::Truncated);
     }
 }

@@ -69,6 +69,7 @@ fn load(
         max_batch_tokens: computing.max_batch_tokens,
         score_function: options.score_function,
         zero_shot: options.zero_shot,
+        long_text: options.long_text,
     };
     let classifier =
         Classifier::load(&checkpoint, &options).with_context(|| format!("cannot load the checkpoint {checkpoint}"))?;

@@ -2,7 +2,7 @@
 //! text entails "This example is sports." (Yin et al. 2019, <https://arxiv.org/abs/1909.00161>). Scores are those of
 //! transformers' zero-shot-classification pipeline. Pure.
 
-use crate::prediction::{softmax, Prediction, Problem};
+use crate::prediction::{softmax, Extent, Prediction, Problem};
 use std::fmt;
 
 /// What to classify.
@@ -81,17 +81,16 @@ impl ZeroShot {
         }
     }
 
-    /// The scores for one text. `logits` has one row per hypothesis, with one logit for each of the checkpoint's
-    /// labels.
-    pub fn prediction(&self, logits: &[Vec<f32>], truncated: bool) -> Prediction {
+    /// The scores for one text. `logits` has a row for each hypothesis, with a logit for each of the checkpoint's labels.
+    pub fn prediction(&self, logits: &[Vec<f32>], extent: Extent) -> Prediction {
         let entailment = |row: &Vec<f32>| row[self.entailment];
         if !self.multi_label {
             let order: Vec<f32> = logits.iter().map(entailment).collect();
-            return Prediction::ranked(softmax(&order), &order, truncated);
+            return Prediction::ranked(softmax(&order), &order, extent);
         }
         let scores = logits.iter().map(|row| softmax(&[row[self.contradiction], entailment(row)])[1]).collect();
         let order: Vec<f32> = logits.iter().map(|row| entailment(row) - row[self.contradiction]).collect();
-        Prediction::ranked(scores, &order, truncated)
+        Prediction::ranked(scores, &order, extent)
     }
 }
 
@@ -111,7 +110,7 @@ mod tests {
     fn one_label_is_a_softmax_over_the_entailments() {
         let zero_shot = zero_shot(&NLI, &["sports", "war"], false).unwrap();
         assert_eq!(zero_shot.hypotheses(), ["This is about sports.", "This is about war."]);
-        let prediction = zero_shot.prediction(&[vec![0.0, 9.0, 1.0], vec![5.0, 0.0, 2.0]], false);
+        let prediction = zero_shot.prediction(&[vec![0.0, 9.0, 1.0], vec![5.0, 0.0, 2.0]], Extent::Whole);
         assert_eq!(prediction.best().label_id, 1);
         // e^2 / (e^1 + e^2)
         assert!((prediction.best().score - 0.731_058_6).abs() < 1e-6);
@@ -124,7 +123,7 @@ mod tests {
             (["entailment", "neutral", "not"], [vec![1.0, 9.0, 1.0], vec![2.0, 9.0, 0.0]]),
         ] {
             let zero_shot = zero_shot(&checkpoint, &["a", "b"], true).unwrap();
-            let prediction = zero_shot.prediction(&rows, true);
+            let prediction = zero_shot.prediction(&rows, Extent::Truncated);
             let scores: Vec<f32> = prediction.ranking.iter().map(|scored| scored.score).collect();
             assert_eq!(prediction.best().label_id, 1);
             assert!((scores[0] - 0.880_797).abs() < 1e-6 && scores[1] == 0.5, "{scores:?}");

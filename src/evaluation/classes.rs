@@ -141,9 +141,10 @@ fn clip(score: f32) -> f32 {
 mod tests {
     use super::*;
     use crate::evaluation::shares::LabelScores;
+    use crate::prediction::Extent;
 
     fn predicted(logits: &[f32]) -> Prediction {
-        Prediction::from_logits(logits, ScoreFunction::Softmax, false)
+        Prediction::from_logits(logits, ScoreFunction::Softmax, Extent::Whole)
     }
 
     #[test]
@@ -195,7 +196,7 @@ mod tests {
     #[test]
     fn independent_scores_have_no_log_loss() {
         let mut sums = Sums::new(2, ScoreFunction::Sigmoid);
-        sums.observe(0, &Prediction::from_logits(&[3.0, 2.0], ScoreFunction::Sigmoid, false), true);
+        sums.observe(0, &Prediction::from_logits(&[3.0, 2.0], ScoreFunction::Sigmoid, Extent::Whole), true);
         let metrics = sums.metrics();
         assert_eq!(metrics.log_loss, None);
         assert!(metrics.calibration.expected_error.is_some());

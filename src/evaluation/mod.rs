@@ -1,9 +1,10 @@
 //! Evaluation: compares predictions to gold labels in one streaming pass. Pure; only the caller writes files.
 //!
-//! [`Evaluation`] takes each record's gold label and prediction. Each kind of prediction has its own sums and metrics:
-//! one class ([`classes`]), a set of labels ([`label_sets`]), a number ([`values`]). [`view`] defines every metric's
-//! name and format; `text` prints that view for a terminal, and [`report`] renders it as JSON, SVG and HTML. [`gold`]
-//! reads gold labels.
+//! [`Evaluation`] takes each record's gold label and prediction. There is one kind for each thing that a model can say
+//! of a text, with its own sums and figures: one class ([`classes`]), a set of labels ([`label_sets`]), a number
+//! ([`values`]). [`view`] gives every figure its name and its written form, once; `text` prints that view for a
+//! terminal, and [`report`] renders it as JSON, SVG and HTML. [`gold`] reads gold labels, and [`worst`] keeps the most
+//! confident mistakes.
 
 pub mod calibration;
 pub mod classes;
@@ -14,12 +15,14 @@ pub mod shares;
 mod text;
 pub mod values;
 pub mod view;
+pub mod worst;
 
 use crate::checkpoint::config::ScoreFunction;
-use crate::prediction::Prediction;
+use crate::prediction::{Prediction, ScoredLabel};
 use gold::{GoldLabels, UnknownGold};
 use std::fmt;
 use view::View;
+use worst::{EvaluatedText, WorstMistakes};
 
 /// Why a record is left out, if the caller knows. [`Evaluation::observe`] finds the other reasons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +76,7 @@ pub struct Evaluation {
     labels: Vec<String>,
     kind: Kind,
     left_out: LeftOutCounts,
+    worst: WorstMistakes,
 }
 
 #[derive(Debug, Clone)]
@@ -114,7 +118,12 @@ impl Evaluation {
     }
 
     fn new(labels: &[String], kind: Kind) -> Evaluation {
-        Evaluation { labels: labels.to_vec(), kind, left_out: LeftOutCounts::default() }
+        Evaluation {
+            labels: labels.to_vec(),
+            kind,
+            left_out: LeftOutCounts::default(),
+            worst: WorstMistakes::default(),
+        }
     }
 
     /// Compares one prediction to `gold`, the gold label as written in the data. A blank one is counted as left out.
@@ -124,18 +133,32 @@ impl Evaluation {
     /// what was decided. If the model has one output, the prediction's only score is the value, and `decided` is
     /// ignored.
     ///
+    /// `text` is shown if it is among the most confident mistakes.
+    ///
     /// # Errors
-    /// If the model has no such label. The record is counted as left out for that reason, not as malformed.
-    pub fn observe(&mut self, gold: &str, prediction: &Prediction, decided: &[usize]) -> Result<(), UnknownGold> {
+    /// If the model has no such label. The record is counted as left out for that reason; it is not malformed.
+    pub fn observe(
+        &mut self,
+        text: EvaluatedText<'_>,
+        gold: &str,
+        prediction: &Prediction,
+        decided: &[usize],
+    ) -> Result<(), UnknownGold> {
         if gold.trim().is_empty() {
             self.left_out.no_gold_label += 1;
             return Ok(());
         }
         let outcome = match &mut self.kind {
-            Kind::Classes(labels, sums) => {
-                labels.parse(gold).map(|gold| sums.observe(gold, prediction, !decided.is_empty()))
-            }
-            Kind::LabelSets(labels, sums) => labels.parse_set(gold).map(|gold| sums.observe(&gold, decided)),
+            Kind::Classes(labels, sums) => labels.parse(gold).map(|gold| {
+                sums.observe(gold, prediction, !decided.is_empty());
+                self.worst.observe(&text, &[gold], &[prediction.best()]);
+            }),
+            Kind::LabelSets(labels, sums) => labels.parse_set(gold).map(|gold| {
+                sums.observe(&gold, decided);
+                let is_decided = |scored: &&ScoredLabel| decided.contains(&scored.label_id);
+                let decided: Vec<ScoredLabel> = prediction.ranking.iter().filter(is_decided).copied().collect();
+                self.worst.observe(&text, &gold, &decided);
+            }),
             Kind::Values(pairs) => {
                 gold::parse_value(gold).map(|gold| pairs.observe(gold, f64::from(prediction.best().score)))
             }
@@ -190,7 +213,7 @@ impl Evaluation {
 
     /// The metrics prepared for display.
     pub fn view(&self) -> View {
-        View::new(&self.metrics(), &self.labels, self.left_out)
+        View { worst: self.worst.mistakes(), ..View::new(&self.metrics(), &self.labels, self.left_out) }
     }
 }
 
@@ -208,13 +231,15 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::evaluation::worst::TEXT;
+    use crate::prediction::Extent;
 
     fn labels() -> Vec<String> {
         ["World", "Sports"].map(str::to_owned).to_vec()
     }
 
     fn prediction() -> Prediction {
-        Prediction::from_logits(&[0.0, 2.0], ScoreFunction::Softmax, false)
+        Prediction::from_logits(&[0.0, 2.0], ScoreFunction::Softmax, Extent::Whole)
     }
 
     #[test]
@@ -222,10 +247,10 @@ mod tests {
         let mut evaluation = Evaluation::of_classes(&labels(), 0, ScoreFunction::Softmax);
         evaluation.leave_out(LeftOut::BlankText);
         evaluation.leave_out(LeftOut::MalformedRecord);
-        evaluation.observe(" ", &prediction(), &[1]).unwrap();
-        evaluation.observe("", &prediction(), &[1]).unwrap();
-        assert!(evaluation.observe("Cooking", &prediction(), &[1]).is_err());
-        evaluation.observe("sports", &prediction(), &[1]).unwrap();
+        evaluation.observe(TEXT, " ", &prediction(), &[1]).unwrap();
+        evaluation.observe(TEXT, "", &prediction(), &[1]).unwrap();
+        assert!(evaluation.observe(TEXT, "Cooking", &prediction(), &[1]).is_err());
+        evaluation.observe(TEXT, "sports", &prediction(), &[1]).unwrap();
         let expected = LeftOutCounts { blank_text: 1, malformed_record: 1, no_gold_label: 2, unknown_gold_label: 1 };
         assert_eq!((evaluation.left_out(), expected.total()), (expected, 5));
         assert_eq!(evaluation.metrics().evaluated(), 1);
@@ -234,15 +259,17 @@ mod tests {
     #[test]
     fn each_kind_reads_its_own_gold() {
         let mut sets = Evaluation::of_label_sets(&labels(), 0);
-        sets.observe("[\"world\", 1]", &prediction(), &[0, 1]).unwrap();
+        sets.observe(TEXT, "[\"world\", 1]", &prediction(), &[0, 1]).unwrap();
         let Metrics::LabelSets(metrics) = sets.metrics() else { panic!("label sets") };
         assert_eq!(metrics.subset_accuracy.unwrap().value, 1.0);
 
         let mut values = Evaluation::of_values();
-        let one =
-            Prediction { ranking: vec![crate::prediction::ScoredLabel { label_id: 0, score: 0.5 }], truncated: false };
-        values.observe("1.5", &one, &[]).unwrap();
-        assert!(values.observe("good", &one, &[]).unwrap_err().to_string().contains("not a number"));
+        let one = Prediction {
+            ranking: vec![crate::prediction::ScoredLabel { label_id: 0, score: 0.5 }],
+            extent: Extent::Whole,
+        };
+        values.observe(TEXT, "1.5", &one, &[]).unwrap();
+        assert!(values.observe(TEXT, "good", &one, &[]).unwrap_err().to_string().contains("not a number"));
         let Metrics::Values(metrics) = values.metrics() else { panic!("values") };
         assert_eq!((metrics.mean_squared_error, metrics.pearson), (Some(1.0), None));
     }

@@ -1,6 +1,7 @@
 //! An evaluation as text for a terminal with 80 columns.
 
 use super::view::{Matrix, Table, Value, View};
+use super::worst::Mistake;
 use std::fmt;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
@@ -12,12 +13,14 @@ const LABEL_WIDTH: usize = 24;
 const MATRIX_CLASSES: usize = 12;
 /// Maximum length of that list.
 const MISTAKES: usize = 10;
-/// The gap between two columns.
+/// How many of the most confident mistakes are listed; a report has all that are kept.
+const WORST: usize = 5;
+/// Between two columns.
 const GAP: &str = "  ";
 
 impl fmt::Display for View {
-    /// Several lines, each with a line break: the figures, one line per label, and the confusion matrix (above 12
-    /// classes, the most frequent mistakes). Columns are aligned by the terminal width of each character.
+    /// Several lines, each ended: the figures, one line per label, the confusion matrix (above 12 classes the most
+    /// frequent mistakes), and the most confident mistakes. Columns are aligned by the cells that a terminal gives each character.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_figures(f, self)?;
         if let Some(table) = &self.labels_table {
@@ -27,11 +30,12 @@ impl fmt::Display for View {
         match (&self.matrix, &self.mistakes) {
             (Some(matrix), _) if matrix.counts.len() <= MATRIX_CLASSES => {
                 writeln!(f)?;
-                write_matrix(f, self, matrix)
+                write_matrix(f, self, matrix)?;
             }
-            (_, Some(mistakes)) => write_mistakes(f, self, mistakes),
-            (_, None) => Ok(()),
+            (_, Some(mistakes)) => write_mistakes(f, self, mistakes)?,
+            (_, None) => {}
         }
+        write_worst(f, self)
     }
 }
 
@@ -69,6 +73,21 @@ fn write_mistakes(f: &mut fmt::Formatter<'_>, view: &View, mistakes: &Table) -> 
     }
     writeln!(f, "\n{}:", mistakes.name.to_lowercase())?;
     write_table(f, view, mistakes, MISTAKES)
+}
+
+/// Two lines each: place, labels and score; then the start of the text.
+fn write_worst(f: &mut fmt::Formatter<'_>, view: &View) -> fmt::Result {
+    if view.worst.is_empty() {
+        return Ok(());
+    }
+    writeln!(f, "\nmost confident mistakes:")?;
+    for Mistake { score, gold, predicted, text } in view.worst.iter().take(WORST) {
+        let (gold, predicted) = (view.names(gold), view.name(*predicted));
+        let [gold, predicted] = [gold, predicted].map(|name| shorten(&name, LABEL_WIDTH));
+        writeln!(f, "{}: {predicted} with {score:.4}, gold {gold}", text.place())?;
+        writeln!(f, "{GAP}{}", shorten(&text.start(), TERMINAL_WIDTH - GAP.len()))?;
+    }
+    Ok(())
 }
 
 fn write_matrix(f: &mut fmt::Formatter<'_>, view: &View, matrix: &Matrix) -> fmt::Result {
@@ -125,15 +144,16 @@ fn shorten(text: &str, width: usize) -> String {
 mod tests {
     use super::*;
     use crate::checkpoint::config::ScoreFunction;
+    use crate::evaluation::worst::TEXT;
     use crate::evaluation::{Evaluation, LeftOut};
-    use crate::prediction::Prediction;
+    use crate::prediction::{Extent, Prediction};
 
     fn observe(evaluation: &mut Evaluation, classes: usize, gold: usize, predicted: usize, times: usize) {
         let mut logits = vec![0.0f32; classes];
         logits[predicted] = 2.0;
-        let prediction = Prediction::from_logits(&logits, ScoreFunction::Softmax, false);
+        let prediction = Prediction::from_logits(&logits, ScoreFunction::Softmax, Extent::Whole);
         for _ in 0..times {
-            evaluation.observe(&gold.to_string(), &prediction, &[predicted]).unwrap();
+            evaluation.observe(TEXT, &gold.to_string(), &prediction, &[predicted]).unwrap();
         }
     }
 
@@ -166,7 +186,11 @@ macro average    91.67 %   96.67 %  93.73 %      100        100
 gold \\ predicted  World  Sports
 World                70       5
 Sports                0      25
-";
+
+most confident mistakes:
+"
+        .to_owned()
+            + &"a.csv:7: Sports with 0.8808, gold World\n  a text\n".repeat(5);
         assert_eq!(evaluation.view().to_string(), expected);
     }
 
@@ -185,7 +209,7 @@ Sports                0      25
         let mut evaluation = evaluation(&names);
         observe(&mut evaluation, 6, 5, 0, 12_345);
         let text = evaluation.view().to_string();
-        let matrix: Vec<&str> = text.lines().skip_while(|line| !line.starts_with("gold")).collect();
+        let matrix: Vec<&str> = text.lines().skip_while(|line| !line.starts_with("gold")).take(7).collect();
         assert_eq!(matrix.len(), 7, "{text}");
         for line in &matrix {
             assert_eq!(line.width(), matrix[0].width(), "{text}");
@@ -210,16 +234,24 @@ most frequent mistakes:
 gold             predicted         texts
 intent number 8  intent number 39     11
 intent number 3  intent number 17      9
+
+most confident mistakes:
 ";
         let text = evaluation.view().to_string();
-        assert!(text.ends_with(expected) && !text.contains('\\'), "{text}");
+        assert!(text.contains(expected) && !text.contains('\\'), "{text}");
     }
 
     #[test]
     fn every_kind_is_printed() {
         let labels = ["joy".to_owned(), "anger".to_owned()];
         let mut sets = Evaluation::of_label_sets(&labels, 0);
-        sets.observe("joy", &Prediction::from_logits(&[1.0, -1.0], ScoreFunction::Sigmoid, false), &[0, 1]).unwrap();
+        sets.observe(
+            TEXT,
+            "joy",
+            &Prediction::from_logits(&[1.0, -1.0], ScoreFunction::Sigmoid, Extent::Whole),
+            &[0, 1],
+        )
+        .unwrap();
         let expected = "\
 micro F1         66.67 %
 macro F1         50.00 %
@@ -232,6 +264,10 @@ joy             100.00 %  100.00 %  100.00 %        1          1
 anger             0.00 %    0.00 %    0.00 %        0          1
 micro average    50.00 %  100.00 %   66.67 %        1          2
 macro average    50.00 %   50.00 %   50.00 %        1          2
+
+most confident mistakes:
+a.csv:7: anger with 0.2689, gold joy
+  a text
 ";
         assert_eq!(sets.view().to_string(), expected);
         let expected = "\

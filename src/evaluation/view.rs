@@ -6,6 +6,7 @@
 
 use super::calibration::{Bin, Calibration};
 use super::shares::{LabelScores, PerLabel, Share};
+use super::worst::{KeptText, Mistake};
 use super::{classes, label_sets, values, LeftOutCounts, Metrics};
 
 /// Shown for an undefined figure.
@@ -28,6 +29,8 @@ pub struct View {
     pub matrix: Option<Matrix>,
     /// The bins of the reliability diagram.
     pub bins: Option<Vec<Bin>>,
+    /// The most confident mistakes, most confident first.
+    pub worst: Vec<Mistake>,
 }
 
 /// One figure.
@@ -128,7 +131,15 @@ impl View {
         plain(&self.labels[id])
     }
 
-    /// Formats a value for people.
+    /// The names of some labels, `–` if there are none.
+    pub fn names(&self, ids: &[usize]) -> String {
+        match ids {
+            [] => UNDEFINED.to_owned(),
+            ids => ids.iter().map(|&id| self.name(id)).collect::<Vec<_>>().join(", "),
+        }
+    }
+
+    /// A value to be read.
     pub fn written(&self, value: &Value) -> String {
         match *value {
             Value::Label(id) => self.name(id),
@@ -184,6 +195,18 @@ impl LeftOutCounts {
     }
 }
 
+impl KeptText {
+    /// Where the text stands, on one line.
+    pub fn place(&self) -> String {
+        plain(&format!("{}:{}", self.file, self.line))
+    }
+
+    /// Its start on one line.
+    pub fn start(&self) -> String {
+        plain(&self.text)
+    }
+}
+
 impl Matrix {
     /// The number of texts with a gold label.
     pub fn support(&self, gold: usize) -> u64 {
@@ -224,6 +247,7 @@ fn of_classes(metrics: &classes::Metrics, labels: usize) -> View {
         matrix: (labels <= MATRIX_CLASSES)
             .then(|| Matrix { counts: full_matrix(&metrics.confusion, labels), f1: (0..labels).map(f1).collect() }),
         bins: Some(bins.clone()),
+        worst: Vec::new(),
     }
 }
 
@@ -259,7 +283,15 @@ fn of_values(metrics: &values::Metrics) -> View {
 
 impl View {
     fn empty() -> View {
-        View { labels: vec![], figures: vec![], labels_table: None, mistakes: None, matrix: None, bins: None }
+        View {
+            labels: vec![],
+            figures: vec![],
+            labels_table: None,
+            mistakes: None,
+            matrix: None,
+            bins: None,
+            worst: vec![],
+        }
     }
 }
 
@@ -331,12 +363,12 @@ mod tests {
         let prediction = crate::prediction::Prediction::from_logits(
             &[1.0, 0.0],
             crate::checkpoint::config::ScoreFunction::Softmax,
-            false,
+            crate::prediction::Extent::Whole,
         );
-        evaluation.observe("a", &prediction, &[0]).unwrap();
+        evaluation.observe(crate::evaluation::worst::TEXT, "a", &prediction, &[0]).unwrap();
         assert!(!names(&evaluation.view()).contains(&"coverage"));
         assert!(!names(&evaluation.view()).contains(&"left_out"));
-        evaluation.observe("a", &prediction, &[]).unwrap();
+        evaluation.observe(crate::evaluation::worst::TEXT, "a", &prediction, &[]).unwrap();
         evaluation.leave_out(crate::evaluation::LeftOut::BlankText);
         let view = evaluation.view();
         assert_eq!(view.figures[1].key, "coverage");

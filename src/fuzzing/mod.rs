@@ -3,7 +3,7 @@
 //! `AGNEWS_FUZZ_CASES` sets the number of mutated files per reader (default 20,000), `AGNEWS_FUZZ_SEED` the first seed;
 //! a failure reports the seed of its case.
 
-mod random;
+pub(crate) mod random;
 
 use random::{cases, setting, Random};
 use std::panic::{catch_unwind, AssertUnwindSafe};

@@ -243,6 +243,7 @@ fn records(cli: &Cli, destination: &Destination, environment: &Environment) -> R
         line_number: cli.line_number,
         score: cli.scores,
         text: cli.with_text,
+        window: cli.windows,
         text_pair: cli.with_text && (cli.pairs || cli.pair_field.is_some()),
     };
     let is_plain =

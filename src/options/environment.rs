@@ -8,9 +8,12 @@ use std::io::{self, IsTerminal};
 /// The width of a terminal that does not tell.
 const DEFAULT_WIDTH: usize = 80;
 
+/// Looks up a variable by name.
+type Lookup = dyn Fn(&str) -> Option<OsString>;
+
 /// The environment of the process, or one made up by a test.
 pub struct Environment {
-    variable: Box<dyn Fn(&str) -> Option<OsString>>,
+    variable: Box<Lookup>,
     /// The width of the terminal that standard output is, in cells; `None` if it is not a terminal.
     pub terminal_width: Option<usize>,
 }

@@ -2,13 +2,13 @@
 
 use super::{input_name, Columns, RecordFormat, Row};
 use crate::decision::{Answer, Decider, Verdict};
-use crate::prediction::Problem;
+use crate::prediction::{Extent, Problem};
 use crate::source::{Content, FieldValue, Kept, Schema};
 use serde::Serialize;
 use std::io::{self, Write};
 
-/// Writes objects: `file` and `line`, the input's fields, then the answer (`label_id`, `label` and `score`; or `labels`,
-/// an array of such objects; or `value`), and if they apply `scores`, `truncated`, `text`, `text_pair`, `error`. A blank
+/// Writes objects: `file` and `line`, `start` and `end` of a window, the input's fields, then the answer (`label_id`, `label` and `score`; or `labels`,
+/// an array of such objects; or `value`), and if they apply `scores`, `truncated` or `windows`, `text`, `text_pair`, `error`. A blank
 /// text has nulls. Scores are written with the fewest digits that read
 /// back as the same float32.
 pub(super) struct Jsonl {
@@ -34,7 +34,7 @@ impl<'a> From<Answer<'a>> for Entry<'a> {
 
 /// Keys that this format writes itself, beside those of the answer. The input's fields of the same name are renamed in
 /// every record, not only in those that happen to have both.
-const OWN_KEYS: [&str; 3] = ["scores", "truncated", "error"];
+const OWN_KEYS: [&str; 4] = ["scores", "truncated", "windows", "error"];
 
 /// The keys of the answer.
 fn answer_keys(problem: Problem) -> &'static [&'static str] {
@@ -53,8 +53,15 @@ impl Jsonl {
 
     /// The names under which these fields are written, each another one.
     fn output_names(&self, names: &[&str]) -> Vec<String> {
-        let Columns { text, text_pair, filename, line_number, .. } = self.columns;
-        let asked = [(text, "text"), (text_pair, "text_pair"), (filename, "file"), (line_number, "line")];
+        let Columns { text, text_pair, filename, line_number, window, .. } = self.columns;
+        let asked = [
+            (text, "text"),
+            (text_pair, "text_pair"),
+            (filename, "file"),
+            (line_number, "line"),
+            (window, "start"),
+            (window, "end"),
+        ];
         let is_asked = |key: &str| asked.iter().any(|(is_asked, own)| *is_asked && *own == key);
         let is_own = |key: &str| OWN_KEYS.contains(&key) || answer_keys(self.problem).contains(&key) || is_asked(key);
         let mut written: Vec<String> = Vec::with_capacity(names.len());
@@ -75,13 +82,18 @@ impl RecordFormat for Jsonl {
         Ok(())
     }
 
-    fn record(&mut self, out: &mut dyn Write, Row { record, decision }: Row<'_>) -> io::Result<()> {
+    fn record(&mut self, out: &mut dyn Write, row: Row<'_>) -> io::Result<()> {
+        let Row { record, decision } = row;
         let mut object = Object { out, is_empty: true };
         if self.columns.filename {
             object.field("file", &record.origin.input.to_string())?;
         }
         if self.columns.line_number {
             object.field("line", &record.origin.line)?;
+        }
+        if self.columns.window {
+            object.field("start", &row.window().map(|range| range.chars.start))?;
+            object.field("end", &row.window().map(|range| range.chars.end))?;
         }
         match &record.kept {
             Kept::Row(values) => object.kept(&self.kept_names, values.iter())?,
@@ -104,11 +116,13 @@ impl RecordFormat for Jsonl {
         if self.has_scores {
             object.field("scores", &decision.map(|decision| entries(&decision.top)))?;
         }
-        if decision.is_some_and(|decision| decision.truncated) {
-            object.field("truncated", &true)?;
+        match decision.map(|decision| &decision.extent) {
+            Some(Extent::Truncated) => object.field("truncated", &true)?,
+            Some(Extent::Pooled(windows)) => object.field("windows", windows)?,
+            Some(Extent::Whole | Extent::Window(_)) | None => {}
         }
         if self.columns.text {
-            object.field("text", &record.content.text())?;
+            object.field("text", row.text())?;
         }
         if self.columns.text_pair {
             object.field("text_pair", &record.content.text_pair())?;
@@ -137,7 +151,7 @@ impl Object<'_> {
         self.out.write_all(b":")
     }
 
-    fn field(&mut self, key: &str, value: &impl Serialize) -> io::Result<()> {
+    fn field(&mut self, key: &str, value: &(impl Serialize + ?Sized)) -> io::Result<()> {
         self.key(key)?;
         Ok(serde_json::to_writer(&mut self.out, value)?)
     }
@@ -185,13 +199,14 @@ mod tests {
         Some(prediction(&[(1, 0.7), (0, 0.3)]))
     }
 
-    const TEXT: Columns = Columns { text: true, text_pair: false, filename: false, line_number: false, score: false };
+    const TEXT: Columns =
+        Columns { text: true, text_pair: false, filename: false, line_number: false, window: false, score: false };
 
     #[test]
     fn keys_are_there_if_asked_for() {
         let expected = "{\"label_id\":1,\"label\":\"yes\",\"score\":0.7}\n";
         assert_eq!(line(0, Columns::default(), "x", yes()), expected);
-        let truncated = Some(Prediction { truncated: true, ..yes().unwrap() });
+        let truncated = Some(Prediction { extent: Extent::Truncated, ..yes().unwrap() });
         assert_eq!(
             line(5, Columns::default(), "x", truncated),
             "{\"label_id\":1,\"label\":\"yes\",\"score\":0.7,\"scores\":[{\"label_id\":1,\"label\":\"yes\",\"score\":0.7},\

@@ -14,7 +14,9 @@ pub use bars::BarStyle;
 pub use only::UnknownLabel;
 
 use crate::decision::{Decider, Decision};
+use crate::prediction::Extent;
 use crate::source::{Record, Schema};
+use crate::tokenization::windows::TextRange;
 use std::borrow::Cow;
 use std::io::{self, Write};
 
@@ -58,6 +60,8 @@ pub struct Columns {
     pub filename: bool,
     /// The line in the input.
     pub line_number: bool,
+    /// The range of characters that a record of one window is about.
+    pub window: bool,
     /// The score of the label. CSV and JSON always have it.
     pub score: bool,
     /// The text.
@@ -73,6 +77,22 @@ pub struct Row<'a> {
     pub record: &'a Record,
     /// `None` for a blank or malformed record.
     pub decision: Option<&'a Decision<'a>>,
+}
+
+impl Row<'_> {
+    /// The window that the record is about, if it is not about the whole text.
+    fn window(&self) -> Option<&TextRange> {
+        match &self.decision?.extent {
+            Extent::Window(range) => Some(range),
+            Extent::Whole | Extent::Truncated | Extent::Pooled(_) => None,
+        }
+    }
+
+    /// The text, or the window's part of it.
+    fn text(&self) -> &str {
+        let text = self.record.content.text();
+        self.window().map_or(text, |range| &text[range.bytes.clone()])
+    }
 }
 
 /// Writes records in one format.

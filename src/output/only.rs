@@ -50,7 +50,8 @@ impl RecordFormat for Only {
         Ok(())
     }
 
-    fn record(&mut self, out: &mut dyn Write, Row { record, decision }: Row<'_>) -> io::Result<()> {
+    fn record(&mut self, out: &mut dyn Write, row: Row<'_>) -> io::Result<()> {
+        let Row { record, decision } = row;
         let label_ids = decision.map_or_else(Vec::new, |decision| decision.label_ids());
         if !label_ids.iter().any(|id| self.label_ids.contains(id)) {
             return Ok(());
@@ -61,7 +62,7 @@ impl RecordFormat for Only {
         if self.columns.line_number {
             write!(out, "{}:", record.origin.line)?;
         }
-        let text = record.content.text();
+        let text = row.text();
         match self.null {
             true => write!(out, "{text}\0"),
             // One line per text, as far as whoever reads this can tell.

@@ -57,7 +57,8 @@ impl Table {
 
     /// The names of the columns: file and line, the input's, those of the label, `label_id_2` and so on, the text.
     fn header(&self, kept_names: &[String]) -> Vec<String> {
-        let place = [(self.columns.filename, "file"), (self.columns.line_number, "line")];
+        let Columns { filename, line_number, window, .. } = self.columns;
+        let place = [(filename, "file"), (line_number, "line"), (window, "start"), (window, "end")];
         let place = place.into_iter().filter(|(is_asked, _)| *is_asked).map(|(_, name)| name.to_owned());
         let names: &[&str] = if self.columns.score { &["label_id", "label", "score"] } else { &["label_id", "label"] };
         let ranked = |rank: usize| {
@@ -91,13 +92,18 @@ impl RecordFormat for Table {
         row.end()
     }
 
-    fn record(&mut self, out: &mut dyn Write, Row { record, decision }: Row<'_>) -> io::Result<()> {
+    fn record(&mut self, out: &mut dyn Write, source: Row<'_>) -> io::Result<()> {
+        let Row { record, decision } = source;
         let mut row = RowWriter::new(self.dialect, out);
         if self.columns.filename {
             row.cell(&record.origin.input.to_string())?;
         }
         if self.columns.line_number {
             row.cell(&record.origin.line.to_string())?;
+        }
+        if self.columns.window {
+            let range = source.window().map(|range| [range.chars.start, range.chars.end].map(|at| at.to_string()));
+            range.unwrap_or_default().iter().try_for_each(|place| row.cell(place))?;
         }
         for place in 0..self.kept_count {
             let value = match &record.kept {
@@ -111,7 +117,7 @@ impl RecordFormat for Table {
         }
         self.answer_cells(&mut row, decision)?;
         if self.columns.text {
-            row.cell(record.content.text())?;
+            row.cell(source.text())?;
         }
         if self.columns.text_pair {
             row.cell(record.content.text_pair())?;

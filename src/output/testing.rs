@@ -2,7 +2,7 @@
 
 use super::{RecordOptions, Row};
 use crate::decision::{Decider, DecisionOptions, Unsure};
-use crate::prediction::{Prediction, Problem, ScoredLabel};
+use crate::prediction::{Extent, Prediction, Problem, ScoredLabel};
 use crate::source::{Content, Input, Kept, Origin, Record, Schema};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ pub(super) fn decider_for(problem: Problem, labels: &[&str], top_k: usize) -> De
 
 pub(super) fn prediction(ranking: &[(usize, f32)]) -> Prediction {
     let ranking = ranking.iter().map(|&(label_id, score)| ScoredLabel { label_id, score }).collect();
-    Prediction { ranking, truncated: false }
+    Prediction { ranking, extent: Extent::Whole }
 }
 
 pub(super) fn record(text: &str, kept: Kept) -> Record {

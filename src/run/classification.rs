@@ -5,7 +5,7 @@ use super::faults::Faults;
 use super::interrupt;
 use super::records::{Output, RecordWriter};
 use super::{load, OutputError};
-use crate::classifier::Classifier;
+use crate::classifier::{Classifier, LongText};
 use crate::decision::{Decider, Decision};
 use crate::evaluation::report::About;
 use crate::options::{CheckpointOptions, ClassificationOptions, ComputingOptions, Incomplete, Verbosity};
@@ -44,6 +44,7 @@ pub(super) fn classify(
     // Nobody reads a file that is not complete yet, and its windows must not depend on timing.
     let limits = WindowLimits { waits: output.partial().is_some(), ..WindowLimits::default() };
     let source = Source::open(task.inputs, task.reading, limits)?;
+    let gives_windows = checkpoint.long_text.how == LongText::Windows;
     let loaded = load(checkpoint, &computing, &progress, output.partial().is_some())?;
     let classifier = loaded.classifier;
     about.revision = loaded.revision.unwrap_or_default();
@@ -59,7 +60,7 @@ pub(super) fn classify(
     let resumable = partial.filter(|_| evaluator.is_none());
     interrupt::explain(resumable.clone())?;
     let faults = Faults::new(task.malformed);
-    let mut run = Pipeline { source, classifier, decider, records, evaluator, faults, progress };
+    let mut run = Pipeline { source, classifier, decider, records, evaluator, faults, progress, gives_windows };
     let begin = Instant::now();
     let outcome = run.all_windows();
     run.progress.finish_files(begin.elapsed());
@@ -83,11 +84,14 @@ struct Pipeline {
     evaluator: Option<Evaluator>,
     faults: Faults,
     progress: Progress,
+    /// Whether each window of a long text has a record of its own.
+    gives_windows: bool,
 }
 
 impl Pipeline {
     fn all_windows(&mut self) -> Result<()> {
         while let Some(mut window) = self.source.next_window()? {
+            self.refuse_uncut(&mut window);
             let done = self.records.already_written(&window)?;
             self.faults.count(window.records().take(done));
             let told = self.progress.window(window.len() as u64, window.bytes);
@@ -99,14 +103,25 @@ impl Pipeline {
         Ok(())
     }
 
+    /// A text that the tokenizer can take neither at once nor in pieces is malformed.
+    fn refuse_uncut(&self, window: &mut Window) {
+        for record in window.records_mut() {
+            if let Content::Text(text) = &record.content {
+                if let Some(reason) = self.classifier.refusal(text) {
+                    record.content = Content::Malformed(reason);
+                }
+            }
+        }
+    }
+
     fn one_window(&mut self, mut window: Window, told: &WindowProgress) -> Result<()> {
         let fault = self.first_fault(&window);
         if let Some((place, _)) = fault {
             window.truncate(place);
         }
         let predictions = self.predict(&window, told)?;
-        let decide = |prediction: &Option<Prediction>| prediction.as_ref().map(|one| self.decider.decide(one));
-        let decisions: Vec<Option<Decision<'_>>> = predictions.iter().map(decide).collect();
+        let decide = |of_one: &Vec<Prediction>| of_one.iter().map(|one| self.decider.decide(one)).collect();
+        let decisions: Vec<Vec<Decision<'_>>> = predictions.iter().map(decide).collect();
         match self.records.write(&window, &decisions) {
             // The figures are still wanted.
             Err(error) if OutputError::is_closed_pipe_in(&error) && self.evaluator.is_some() => self.records.close(),
@@ -114,9 +129,9 @@ impl Pipeline {
         }
         for ((record, prediction), decision) in window.records().zip(&predictions).zip(&decisions) {
             let evaluator = self.evaluator.as_mut();
-            let outcome = evaluator.map(|evaluator| evaluator.observe(record, prediction.as_ref(), decision.as_ref()));
+            let outcome = evaluator.map(|evaluator| evaluator.observe(record, prediction.first(), decision.first()));
             let unknown = outcome.and_then(Result::err);
-            self.faults.tell(record, prediction.as_ref(), unknown.as_ref(), &self.progress);
+            self.faults.tell(record, prediction, unknown.as_ref(), &self.progress);
         }
         fault.map_or(Ok(()), |(_, error)| Err(error))
     }
@@ -137,13 +152,18 @@ impl Pipeline {
         })
     }
 
-    /// One entry for each record, in order.
-    fn predict(&self, window: &Window, told: &WindowProgress) -> Result<Vec<Option<Prediction>>> {
+    /// The predictions for each record, in order: one, one for each window of its text, or none.
+    fn predict(&self, window: &Window, told: &WindowProgress) -> Result<Vec<Vec<Prediction>>> {
         let progress = &self.progress;
         let on_batch = |texts: usize| told.advance(texts as u64, progress);
         let texts: Vec<TextOrPair<'_>> = window.records().filter_map(text_of).collect();
-        let mut predictions = self.classifier.predict(&texts, &on_batch)?.into_iter();
-        Ok(window.records().map(|record| text_of(record).and_then(|_| predictions.next())).collect())
+        let predictions = match self.gives_windows {
+            true => self.classifier.predict_windows(&texts, &on_batch)?,
+            false => self.classifier.predict(&texts, &on_batch)?.into_iter().map(|one| vec![one]).collect(),
+        };
+        let mut predictions = predictions.into_iter();
+        let of_record = |record| text_of(record).and_then(|_| predictions.next()).unwrap_or_default();
+        Ok(window.records().map(of_record).collect())
     }
 }
 

@@ -5,6 +5,7 @@ use crate::classifier::Classifier;
 use crate::decision::Decision;
 use crate::evaluation::gold::UnknownGold;
 use crate::evaluation::report::About;
+use crate::evaluation::worst::EvaluatedText;
 use crate::evaluation::{Evaluation, LeftOut, OtherFirstLabelId};
 use crate::options::EvaluationOptions;
 use crate::output::file::WholeFile;
@@ -69,7 +70,8 @@ impl Evaluator {
             return Ok(());
         };
         let decided = decision.map_or_else(Vec::new, |decision| decision.label_ids());
-        self.evaluation.observe(record.gold.as_deref().unwrap_or_default(), prediction, &decided)
+        let text = EvaluatedText { file: &record.origin.input, line: record.origin.line, text: record.content.text() };
+        self.evaluation.observe(text, record.gold.as_deref().unwrap_or_default(), prediction, &decided)
     }
 
     /// Prints the evaluation and writes the report.

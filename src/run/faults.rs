@@ -2,7 +2,7 @@
 
 use crate::evaluation::gold::UnknownGold;
 use crate::options::MalformedPolicy;
-use crate::prediction::Prediction;
+use crate::prediction::{Extent, Prediction};
 use crate::progress::Progress;
 use crate::source::{Content, Record};
 use anyhow::{bail, Result};
@@ -18,12 +18,26 @@ pub(super) struct Faults {
     unknown_gold: u64,
     told: u64,
     truncated: u64,
+    /// Texts that were cut into windows.
+    cut: u64,
+    /// All their windows.
+    windows: u64,
     invalid_utf8: u64,
 }
 
 impl Faults {
     pub(super) fn new(policy: MalformedPolicy) -> Faults {
-        Faults { policy, records: 0, malformed: 0, unknown_gold: 0, told: 0, truncated: 0, invalid_utf8: 0 }
+        Faults {
+            policy,
+            records: 0,
+            malformed: 0,
+            unknown_gold: 0,
+            told: 0,
+            truncated: 0,
+            cut: 0,
+            windows: 0,
+            invalid_utf8: 0,
+        }
     }
 
     /// Whether the run is to stop at the first fault.
@@ -43,12 +57,20 @@ impl Faults {
     pub(super) fn tell(
         &mut self,
         record: &Record,
-        prediction: Option<&Prediction>,
+        predictions: &[Prediction],
         unknown_gold: Option<&UnknownGold>,
         progress: &Progress,
     ) {
         self.records += 1;
-        self.truncated += u64::from(prediction.is_some_and(|prediction| prediction.truncated));
+        let windows = match predictions {
+            [Prediction { extent: Extent::Pooled(windows), .. }] => *windows,
+            predictions => predictions.len(),
+        };
+        if windows > 1 {
+            self.cut += 1;
+            self.windows += windows as u64;
+        }
+        self.truncated += u64::from(predictions.iter().any(|prediction| prediction.extent == Extent::Truncated));
         self.invalid_utf8 += u64::from(record.was_invalid_utf8);
         if let Content::Malformed(reason) = &record.content {
             self.malformed += 1;
@@ -77,6 +99,11 @@ impl Faults {
         if self.truncated > 0 {
             let texts = count(self.truncated, "text was", "texts were");
             progress.note(&format!("{texts} longer than {max_length} tokens and classified by the beginning"));
+        }
+        if self.cut > 0 {
+            let texts = count(self.cut, "text was", "texts were");
+            progress
+                .note(&format!("{texts} longer than {max_length} tokens and classified in {} windows", self.windows));
         }
         if self.invalid_utf8 > 0 {
             let records = count(self.invalid_utf8, "text was", "texts were");

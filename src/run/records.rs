@@ -91,11 +91,11 @@ impl RecordWriter {
         Ok(count as usize)
     }
 
-    /// Writes the window's records and flushes: whoever waits for them has them before the next read.
+    /// Writes the window's records, one for each of their decisions, and flushes: whoever waits for them has them before the next read.
     ///
     /// # Errors
     /// If the output fails, or a table would get rows with different columns. What came before is written.
-    pub(super) fn write(&mut self, window: &Window, decisions: &[Option<Decision<'_>>]) -> Result<()> {
+    pub(super) fn write(&mut self, window: &Window, decisions: &[Vec<Decision<'_>>]) -> Result<()> {
         let mut decisions = decisions.iter();
         for part in &window.parts {
             if let Err(error) = self.begin(part) {
@@ -103,8 +103,12 @@ impl RecordWriter {
                 return Err(error);
             }
             for record in &part.records {
-                let decision = decisions.next().expect("there is an entry for each record").as_ref();
-                self.format.record(&mut self.buffer, Row { record, decision }).expect(TO_MEMORY);
+                let decisions = decisions.next().expect("there is an entry for each record");
+                // A blank or malformed record has none, and one record all the same.
+                let blank = decisions.is_empty().then_some(None);
+                for decision in decisions.iter().map(Some).chain(blank) {
+                    self.format.record(&mut self.buffer, Row { record, decision }).expect(TO_MEMORY);
+                }
                 self.position += 1;
                 // Nobody resumes what has gone down a pipe.
                 if matches!(self.output, Output::File(_)) {

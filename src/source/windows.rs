@@ -53,6 +53,11 @@ impl Window {
         self.parts.iter().flat_map(|part| &part.records)
     }
 
+    /// All records, in order, to change them.
+    pub fn records_mut(&mut self) -> impl Iterator<Item = &mut Record> {
+        self.parts.iter_mut().flat_map(|part| &mut part.records)
+    }
+
     /// The number of records.
     pub fn len(&self) -> usize {
         self.parts.iter().map(|part| part.records.len()).sum()

@@ -11,10 +11,11 @@ mod pipeline;
 mod sentencepiece;
 mod tokenizer_config;
 mod tokenizer_json;
+pub mod windows;
 mod wordpiece;
 
 use crate::checkpoint::files::{CheckpointFiles, KnownFile, Role};
-use anyhow::{anyhow, bail, ensure, Context, Result};
+use anyhow::{anyhow, ensure, Context, Result};
 use long_text::Prefixes;
 use pipeline::Pipeline;
 use rayon::prelude::*;
@@ -74,6 +75,8 @@ pub struct Tokenization {
     without_token_types: bool,
     /// Set if the start of a long text can be tokenized without the rest.
     prefixes: Option<Prefixes>,
+    /// Whether the two sides of a space between two words can be tokenized apart.
+    cuts_at_spaces: bool,
 }
 
 impl Tokenization {
@@ -110,6 +113,7 @@ impl Tokenization {
                 TruncationDirection::Right => Prefixes::new(&pipeline),
                 TruncationDirection::Left => None,
             },
+            cuts_at_spaces: windows::cuts_at_spaces(&pipeline),
             pipeline,
         })
     }
@@ -199,12 +203,7 @@ impl Tokenization {
         }
         let encoding = self.pipeline.frame_encodings(text, text_pair).map_err(failure)?;
         let input_ids = encoding.get_ids().to_vec();
-        if let Some(id) = input_ids.iter().find(|&&id| id as usize >= self.vocab_size) {
-            bail!(
-                "the tokenizer returned the id {id}, but config.json's vocab_size is {}: the files do not belong together",
-                self.vocab_size
-            );
-        }
+        input_ids.iter().try_for_each(|&id| self.check_id(id))?;
         let has_types = !self.without_token_types && encoding.get_type_ids().iter().any(|&id| id != 0);
         let token_type_ids = if has_types { encoding.get_type_ids().to_vec() } else { Vec::new() };
         Ok(Encoding { input_ids, token_type_ids, truncated })

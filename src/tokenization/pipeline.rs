@@ -68,7 +68,12 @@ impl Pipeline {
         either!(self, tokenizer => tokenizer.encode_fast(text, false))
     }
 
-    /// Adds the special tokens around a text or a pair.
+    /// The same with the place of each token in the text, in bytes.
+    pub(super) fn tokenize_with_places(&self, text: &str) -> tokenizers::Result<Encoding> {
+        either!(self, tokenizer => tokenizer.encode(text, false))
+    }
+
+    /// Adds what frames a text or a pair.
     pub(super) fn frame_encodings(&self, text: Encoding, text_pair: Option<Encoding>) -> tokenizers::Result<Encoding> {
         either!(self, tokenizer => tokenizer.post_process(text, text_pair, true))
     }

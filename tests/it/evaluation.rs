@@ -3,8 +3,9 @@
 use agnews::checkpoint::config::ScoreFunction;
 use agnews::evaluation::classes::Metrics;
 use agnews::evaluation::shares::PerLabel;
+use agnews::evaluation::worst::EvaluatedText;
 use agnews::evaluation::{self, Evaluation};
-use agnews::prediction::{Prediction, ScoredLabel};
+use agnews::prediction::{Extent, Prediction, ScoredLabel};
 use serde_json::Value;
 
 const PREDICTIONS: &str = include_str!("../fixtures/evaluation/predictions.jsonl");
@@ -12,7 +13,9 @@ const LABEL_SETS: &str = include_str!("../fixtures/evaluation/label_sets.jsonl")
 const VALUES: &str = include_str!("../fixtures/evaluation/values.jsonl");
 const EXPECTED: &str = include_str!("../fixtures/evaluation/expected.json");
 
-/// Allows a few float64 roundings, whatever the order of the sums.
+const TEXT: EvaluatedText<'static> = EvaluatedText { file: &"a.csv", line: 1, text: "" };
+
+/// A few roundings of float64 apart, whatever the order of the sums.
 const TOLERANCE: f64 = 1e-9;
 /// scikit-learn computes and adds logarithms in float32 if the scores are float32: 2^-24 relative per step.
 const FLOAT32_TOLERANCE: f64 = 1e-6;
@@ -21,7 +24,7 @@ fn prediction(scores: &[f32]) -> Prediction {
     let mut ranking: Vec<ScoredLabel> =
         scores.iter().enumerate().map(|(label_id, &score)| ScoredLabel { label_id, score }).collect();
     ranking.sort_by(|a, b| b.score.total_cmp(&a.score));
-    Prediction { ranking, truncated: false }
+    Prediction { ranking, extent: Extent::Whole }
 }
 
 fn names(labels: usize) -> Vec<String> {
@@ -45,7 +48,7 @@ fn evaluate(case: &str, classes: usize, min_score: f32) -> Metrics {
         let best = prediction.best();
         let decided = [best.label_id];
         let decided = if best.score < min_score { &[] } else { &decided[..] };
-        evaluation.observe(&gold, &prediction, decided).unwrap();
+        evaluation.observe(TEXT, &gold, &prediction, decided).unwrap();
     }
     match evaluation.metrics() {
         evaluation::Metrics::Classes(metrics) => metrics,
@@ -125,7 +128,7 @@ fn metrics_of_label_sets_equal_scikit_learns() {
         let mut evaluation = Evaluation::of_label_sets(&names(labels), 0);
         for (gold, scores) in texts(LABEL_SETS, case) {
             let decided: Vec<usize> = (0..labels).filter(|&id| scores[id] >= 0.5).collect();
-            evaluation.observe(&gold, &prediction(&scores), &decided).unwrap();
+            evaluation.observe(TEXT, &gold, &prediction(&scores), &decided).unwrap();
         }
         let evaluation::Metrics::LabelSets(metrics) = evaluation.metrics() else { panic!("label sets") };
         assert_eq!(metrics.evaluated, expected["evaluated"].as_u64().unwrap(), "{case}");
@@ -144,7 +147,7 @@ fn metrics_of_values_equal_scipys() {
     for (case, expected) in cases {
         let mut evaluation = Evaluation::of_values();
         for (gold, scores) in texts(VALUES, case) {
-            evaluation.observe(&gold, &prediction(&scores), &[]).unwrap();
+            evaluation.observe(TEXT, &gold, &prediction(&scores), &[]).unwrap();
         }
         let evaluation::Metrics::Values(metrics) = evaluation.metrics() else { panic!("values") };
         assert_eq!(metrics.evaluated, expected["evaluated"].as_u64().unwrap(), "{case}");

@@ -126,7 +126,11 @@ fn the_json_report_agrees_with_the_records() {
     assert_eq!(report["left_out"]["no_gold_label"], 1);
     assert_eq!(report["confusion_matrix"][0], serde_json::json!([1, 0, 0, 1]));
     assert_eq!(report["classes"][3]["label"], "Sci/Tech");
-    // Compute the same sums from the records.
+    let worst = &report["most_confident_mistakes"];
+    assert_eq!((worst.as_array().unwrap().len(), &worst[0]["line"]), (1, &5.into()));
+    assert_eq!((&worst[0]["predicted"], &worst[0]["gold"][0]), (&"Sci/Tech".into(), &"World".into()));
+    assert_eq!((&worst[0]["file"], &worst[0]["text"]), (&report["data"], &[ROWS[3].1, ROWS[3].2].join(" ").into()));
+    // The same sums from the records themselves.
     let records = evaluating(&data).args(["--format", "jsonl", "-k", "4"]).run().success().stdout;
     let gold = [1, 0, 2, 0, 1];
     let mut loss = 0.0;

@@ -12,6 +12,7 @@ mod hub;
 mod hub_program;
 mod hub_proxy;
 mod hub_server;
+mod long_text;
 mod output_file;
 mod pipes;
 mod problems;

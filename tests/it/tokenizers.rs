@@ -3,6 +3,7 @@
 
 use crate::harness::fixture;
 use agnews::checkpoint::files::CheckpointFiles;
+use agnews::tokenization::windows::{TextWindow, MAX_UNCUT_BYTES};
 use agnews::tokenization::{Encoding, ModelInputs, Tokenization};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -266,4 +267,65 @@ fn a_pair_needs_room_besides_its_special_tokens() {
     let error = tokenization.encode_pair("a", "b").unwrap_err().to_string();
     assert!(error.contains("no room") && error.contains("4 special tokens"), "{error}");
     assert_eq!(tokenization.encode("The ferry leaves").unwrap().input_ids.len(), 4);
+}
+
+/// Windows of long texts, alone and before a second text, with the characters that each covers.
+#[test]
+fn windows_are_those_of_transformers() {
+    let mut compared = 0;
+    for folder in folders(&fixture("tokenizers")) {
+        let path = folder.join("windows.jsonl");
+        if !path.is_file() {
+            continue;
+        }
+        for reference in lines(&path) {
+            let number = |name: &str| reference[name].as_u64().unwrap() as usize;
+            let tokenization = load_as(&folder, Some(number("max_length"))).unwrap();
+            let frame = tokenization.frame_of(reference["text_pair"].as_str()).unwrap();
+            let room = tokenization.window_room(std::slice::from_ref(&frame), number("stride")).unwrap();
+            let text = reference["text"].as_str().unwrap();
+            let windows: Vec<TextWindow> =
+                tokenization.windows(text, room, number("stride")).collect::<Result<_, _>>().unwrap();
+            let wanted = reference["windows"].as_array().unwrap();
+            let at = format!("{}, {} with {}", folder.display(), number("max_length"), number("stride"));
+            assert_eq!(windows.len(), wanted.len(), "{at}");
+            for (window, wanted) in windows.iter().zip(wanted) {
+                let encoding = frame.encode(&window.token_ids);
+                assert_eq!(encoding.input_ids, ids(&wanted["input_ids"]), "{at}");
+                assert_eq!(encoding.token_type_ids, expected(wanted, "token_type_ids"), "{at}");
+                // Whether a token has the space before it differs between tokenizers, and in transformers by their versions.
+                let chars = &window.range.chars;
+                let range = ids(&wanted["range"]);
+                let part = |start: usize, end: usize| text.chars().skip(start).take(end - start).collect::<String>();
+                let theirs = part(range[0] as usize, range[1] as usize);
+                assert_eq!(part(chars.start, chars.end), theirs.trim(), "{at}: {text:?}");
+                assert_eq!(chars.start, range[1] as usize - theirs.trim_start().chars().count(), "{at}: {text:?}");
+                assert_eq!(text[window.range.bytes.clone()], *theirs.trim(), "{at}");
+            }
+            assert!(windows.last().unwrap().is_last && windows.iter().filter(|window| window.is_last).count() == 1);
+            compared += 1;
+        }
+    }
+    assert!(compared >= 100, "{compared} windowings compared");
+}
+
+#[test]
+fn windows_must_move_forward() {
+    let tokenization = load_as(&fixture("tokenizers").join("bert"), Some(20)).unwrap();
+    let frame = [tokenization.frame_of(None).unwrap()];
+    assert_eq!(tokenization.window_room(&frame, 17).unwrap(), 18);
+    let error = tokenization.window_room(&frame, 18).unwrap_err().to_string();
+    assert!(error.contains("overlap by 18") && error.contains("smaller than the 18"), "{error}");
+}
+
+#[test]
+fn a_text_that_can_be_cut_nowhere_is_refused() {
+    let tokenization = load_as(&fixture("tokenizers").join("bert"), Some(20)).unwrap();
+    assert_eq!(tokenization.refuses_windows(&"The ferry leaves. ".repeat(400_000)), None);
+    assert_eq!(tokenization.refuses_windows(&"\u{6771}".repeat(MAX_UNCUT_BYTES / 3)), None);
+    let text = format!("The ferry leaves {}", "\u{6771}".repeat(MAX_UNCUT_BYTES / 3));
+    let reason = tokenization.refuses_windows(&text).unwrap();
+    assert!(reason.contains("from byte 9 on") && reason.contains("2097152"), "{reason}");
+    let error = tokenization.windows(&text, 18, 0).last().unwrap().unwrap_err().to_string();
+    assert!(error.contains("2097152"), "{error}");
 }

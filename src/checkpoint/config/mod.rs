@@ -132,7 +132,7 @@ impl Config {
         })
     }
 
-    /// The number of outputs by `id2label`, or 2 without it, like transformers. The weights have the last word.
+    /// The number of outputs by `id2label`, or 2 without it, like in transformers. The weights decide in the end.
     pub fn num_labels(&self) -> usize {
         self.id2label.as_ref().map_or(2, Vec::len)
     }

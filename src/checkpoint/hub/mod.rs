@@ -185,7 +185,7 @@ impl<'a> Hub<'a> {
         if self.options.offline {
             return Err(explain_offline(&cache, &model_id, &revisions).into());
         }
-        let mut outcome = Err(anyhow!("a model is asked for at no revision"));
+        let mut outcome = Err(anyhow!("there is no revision to ask for"));
         for revision in &revisions {
             outcome = self.fetch_config(&cache, &model_id, revision);
             match &outcome {
@@ -252,7 +252,7 @@ impl<'a> Hub<'a> {
         Ok(cache.snapshot(&commit))
     }
 
-    /// Does `what` with the checkpoint, on a connection of its own.
+    /// Runs `what` for one checkpoint.
     fn fetching(
         &self,
         cache: &RepoCache,
@@ -333,7 +333,7 @@ impl Fetch<'_> {
         Ok(listing.commit)
     }
 
-    /// Brings config.json alone. The revision is not noted: the cache would seem to hold a checkpoint.
+    /// Fetches only config.json. Does not write the reference: the cache would seem to have a checkpoint.
     fn config(&self) -> Result<Commit> {
         let Asked { model_id, revision, .. } = self.asked;
         let listing = self.list()?;

@@ -8,6 +8,7 @@
 //! | `agnews` | version of the program |
 //! | `evaluated` | number of texts with a prediction and a gold label |
 //! | `left_out` | numbers of records without: `blank_text`, `malformed_record`, `no_gold_label`, `unknown_gold_label` |
+//! | `most_confident_mistakes` | at most 20, best score first: `file`, `line`, `score` and `predicted`, `predicted_id` of the wrong label, `gold` and `gold_id` (arrays), `text` (its first 200 characters); none for a number per text |
 //!
 //! With one class per text:
 //!
@@ -30,6 +31,7 @@
 
 use super::About;
 use crate::evaluation::view::{Table, Value as Figure, View};
+use crate::evaluation::worst::Mistake;
 use serde_json::{json, Map, Value};
 
 /// The report, with a trailing line break.
@@ -51,7 +53,23 @@ pub(super) fn render(view: &View, about: &About) -> String {
     if let Some(Table { .. }) = &view.mistakes {
         report.insert("confusion_matrix".to_owned(), json!(view.matrix.as_ref().map(|matrix| &matrix.counts)));
     }
+    report
+        .insert("most_confident_mistakes".to_owned(), view.worst.iter().map(|mistake| worst(view, mistake)).collect());
     format!("{:#}\n", Value::Object(report))
+}
+
+fn worst(view: &View, Mistake { score, gold, predicted, text }: &Mistake) -> Value {
+    let names: Vec<&str> = gold.iter().map(|&id| view.labels[id].as_str()).collect();
+    json!({
+        "file": text.file,
+        "line": text.line,
+        "score": score,
+        "predicted": view.labels[*predicted],
+        "predicted_id": predicted,
+        "gold": names,
+        "gold_id": gold,
+        "text": text.text,
+    })
 }
 
 /// A row of a table. A label has its name and its id.

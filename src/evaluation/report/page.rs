@@ -5,6 +5,7 @@ use super::matrix::{self, MATRIX_CLASSES};
 use super::{reliability, theme, About};
 use crate::evaluation::calibration::Bin;
 use crate::evaluation::view::{plain, Table, Value, View};
+use crate::evaluation::worst::Mistake;
 use maud::{html, Markup, PreEscaped, DOCTYPE};
 
 /// Maximum number of mistakes listed.
@@ -38,6 +39,7 @@ pub(super) fn render(view: &View, about: &About) -> String {
                     }
                     @if view.labels.len() >= LISTED_CLASSES { (mistakes(view)) }
                     @if let Some(table) = view.bins_table() { (folded(view, &table, usize::MAX, false)) }
+                    (worst(view))
                     (facts(about))
                 }
             }
@@ -90,7 +92,41 @@ fn mistakes(view: &View) -> Markup {
     html! { @if let Some(table) = table { (folded(view, table, MISTAKES, is_open)) } }
 }
 
-/// A collapsible table.
+/// The most confident mistakes, for cleaning data: each with its place and the start of its text.
+fn worst(view: &View) -> Markup {
+    html! {
+        @if !view.worst.is_empty() {
+            section {
+                h2 { "Most confident mistakes" }
+                div.scroll {
+                    table.texts {
+                        thead {
+                            tr {
+                                th scope="col" { "score" }
+                                @for name in ["predicted", "gold", "place", "text"] { th.words scope="col" { (name) } }
+                            }
+                        }
+                        tbody { @for mistake in &view.worst { (worst_row(view, mistake)) } }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn worst_row(view: &View, Mistake { score, gold, predicted, text }: &Mistake) -> Markup {
+    html! {
+        tr {
+            td { (format!("{score:.4}")) }
+            td.words { (view.name(*predicted)) }
+            td.words { (view.names(gold)) }
+            td.words { (text.place()) }
+            td.text { (text.start()) }
+        }
+    }
+}
+
+/// A table that opens on request, if it is not open already.
 fn folded(view: &View, table: &Table, most: usize, is_open: bool) -> Markup {
     html! { details open=[is_open.then_some("")] { summary { (table.name) } (rows(view, table, most)) } }
 }

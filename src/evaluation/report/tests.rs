@@ -1,7 +1,8 @@
 use super::*;
 use crate::checkpoint::config::ScoreFunction;
+use crate::evaluation::worst::{EvaluatedText, TEXT};
 use crate::evaluation::{Evaluation, LeftOut};
-use crate::prediction::Prediction;
+use crate::prediction::{Extent, Prediction};
 use serde_json::{json, Value};
 
 fn about() -> About {
@@ -24,8 +25,8 @@ fn evaluation(labels: &[&str], texts: usize) -> Evaluation {
         let predicted = if text % 3 == 0 { (gold + 1) % labels.len() } else { gold };
         let mut logits = vec![0.0; labels.len()];
         logits[predicted] = (text % 7) as f32 + 0.5;
-        let prediction = Prediction::from_logits(&logits, ScoreFunction::Softmax, false);
-        evaluation.observe(&gold.to_string(), &prediction, &[predicted]).unwrap();
+        let prediction = Prediction::from_logits(&logits, ScoreFunction::Softmax, Extent::Whole);
+        evaluation.observe(TEXT, &gold.to_string(), &prediction, &[predicted]).unwrap();
     }
     evaluation
 }
@@ -87,7 +88,13 @@ fn every_kind_has_every_report() {
         assert_eq!((&report["evaluated"], report.get("confusion_matrix")), (&json!(0), None));
     }
     let mut sets = Evaluation::of_label_sets(&labels, 0);
-    sets.observe("joy|anger", &Prediction::from_logits(&[1.0, -1.0], ScoreFunction::Sigmoid, false), &[0]).unwrap();
+    sets.observe(
+        TEXT,
+        "joy|anger",
+        &Prediction::from_logits(&[1.0, -1.0], ScoreFunction::Sigmoid, Extent::Whole),
+        &[0],
+    )
+    .unwrap();
     let report: Value = serde_json::from_str(&Format::Json.render(&sets.view(), &about())).unwrap();
     assert_eq!((&report["micro_average"]["recall"], &report["classes"][1]["support"]), (&json!(0.5), &json!(1)));
 }
@@ -216,4 +223,36 @@ fn the_format_follows_from_the_name() {
         let message = Format::of(Path::new(name)).unwrap_err().to_string();
         assert!(message.contains(name) && message.contains(".json, .svg or .html"), "{message}");
     }
+}
+
+#[test]
+fn the_most_confident_mistakes_are_listed_with_their_texts_escaped() {
+    let labels = HOSTILE.map(str::to_owned);
+    let mut evaluation = Evaluation::of_classes(&labels, 0, ScoreFunction::Softmax);
+    for (line, logit) in [(3, 1.0), (9, 4.0)] {
+        let prediction = Prediction::from_logits(&[0.0, logit, 0.0, 0.0], ScoreFunction::Softmax, Extent::Whole);
+        let text = "<script>alert(1)</script> & \u{1b}[2J\n\0 \"quoted\"";
+        evaluation.observe(EvaluatedText { file: &"<a>.csv", line, text }, "2", &prediction, &[1]).unwrap();
+    }
+    let markup = closed(&Format::Html.render(&evaluation.view(), &about()));
+    let document = document(&markup);
+    assert!(document.descendants().all(|node| node.tag_name().name() != "script"), "{markup}");
+    let texts: Vec<&str> = document.descendants().filter_map(|node| node.text()).collect();
+    for expected in [
+        "Most confident mistakes",
+        "<a>.csv:9",
+        "0.9479",
+        "<script>alert(1)</script> & \u{fffd}[2J \u{fffd} \"quoted\"",
+    ] {
+        assert!(texts.contains(&expected), "{expected} in {texts:?}");
+    }
+    let report: Value = serde_json::from_str(&Format::Json.render(&evaluation.view(), &about())).unwrap();
+    let worst = &report["most_confident_mistakes"];
+    assert_eq!((worst.as_array().unwrap().len(), &worst[0]["line"], &worst[1]["line"]), (2, &json!(9), &json!(3)));
+    assert_eq!((&worst[0]["predicted"], &worst[0]["gold"]), (&json!("a & b"), &json!(["\"quoted\"'"])));
+    assert_eq!(
+        (&worst[0]["predicted_id"], &worst[0]["gold_id"], &worst[0]["file"]),
+        (&json!(1), &json!([2]), &json!("<a>.csv"))
+    );
+    assert!(evaluation.view().to_string().contains("<a>.csv:9: a & b with 0.9479"));
 }
