@@ -1,5 +1,5 @@
 //! Decisions to records, one file per format behind one trait, [`RecordFormat`]; and files that are written whole or
-//! not at all, in [`file`].
+//! not at all, in [`mod@file`].
 
 mod bars;
 mod count;

@@ -1,8 +1,8 @@
 //! Where texts come from: arguments, standard input and files, as plain lines, CSV, TSV or JSON, possibly compressed.
 //!
-//! [`inputs`] says what is read and how, [`record`] what comes of it, [`windows`] hands it on in portions. Behind them,
+//! `inputs` says what is read and how, `record` what comes of it, `windows` hands it on in portions. Behind them,
 //! `reader` is the thread that reads ahead, `decoding` what turns a file's bytes into UTF-8, and each format has a file
-//! of its own: `lines`, `csv` and `tsv` (both tables), `json`. [`fields`] says which fields of a record are used.
+//! of its own: `lines`, `csv` and `tsv` (both tables), `json`. `fields` says which fields of a record are used.
 
 mod csv;
 mod decoding;

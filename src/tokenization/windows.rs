@@ -13,6 +13,9 @@ use std::ops::Range;
 use tokenizers::utils::truncation::TruncationDirection;
 use tokenizers::Token;
 
+/// A token's id and its range of bytes in the text.
+type PlacedToken = (u32, Range<usize>);
+
 /// A text of at most this many bytes is tokenized at once. The tokenizers crate takes some 150 bytes for each token.
 const PIECE_BYTES: usize = 128 << 10;
 
@@ -292,7 +295,7 @@ struct Pieces<'a> {
 
 impl Pieces<'_> {
     /// Ids and places of the next tokens; `None` at the end.
-    fn next_piece(&mut self) -> Result<Option<Vec<(u32, Range<usize>)>>> {
+    fn next_piece(&mut self) -> Result<Option<Vec<PlacedToken>>> {
         if self.is_done {
             return Ok(None);
         }
