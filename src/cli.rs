@@ -274,19 +274,19 @@ pub struct Cli {
     pub max_batch_tokens: Option<usize>,
 
     /// Print no progress and no notes to standard error, only errors
-    #[arg(short, long, overrides_with = "verbose")]
+    #[arg(short, long, overrides_with = "verbose", help_heading = "General")]
     pub quiet: bool,
 
     /// Say what is loaded, and print each cause of an error on a line of its own
-    #[arg(short, long, overrides_with = "quiet")]
+    #[arg(short, long, overrides_with = "quiet", help_heading = "General")]
     pub verbose: bool,
 
     /// Print completions for SHELL and exit
-    #[arg(long, value_enum, value_name = "SHELL", exclusive = true, hide_short_help = true)]
+    #[arg(long, value_enum, value_name = "SHELL", exclusive = true, hide_short_help = true, help_heading = "General")]
     pub completions: Option<clap_complete::Shell>,
 
     /// Print the manual page and exit
-    #[arg(long, exclusive = true, hide_short_help = true)]
+    #[arg(long, exclusive = true, hide_short_help = true, help_heading = "General")]
     pub man: bool,
 }
 
