@@ -37,6 +37,8 @@ pub enum DecisionError {
     MinScore(Problem),
     /// A number of best labels, but there is one value.
     TopK,
+    /// Texts chosen or counted by their labels, but each has a value.
+    NoLabels,
 }
 
 impl fmt::Display for DecisionError {
@@ -52,6 +54,9 @@ impl fmt::Display for DecisionError {
                 )
             }
             DecisionError::TopK => f.write_str("the checkpoint gives each text a value, so there are no best labels"),
+            DecisionError::NoLabels => {
+                f.write_str("the checkpoint gives each text a value, so no text has a label to choose or count it by")
+            }
         }
     }
 }

@@ -4,7 +4,7 @@
 //! confusion matrix and the bins of the reliability diagram. `text`, JSON, SVG and HTML each say how a part looks, and
 //! know nothing of what is in it.
 
-use super::calibration::{Bin, Calibration};
+use super::calibration::Bin;
 use super::shares::{LabelScores, PerLabel, Share};
 use super::{classes, label_sets, values, LeftOutCounts, Metrics};
 
@@ -202,7 +202,8 @@ fn of_classes(metrics: &classes::Metrics, labels: usize) -> View {
     let selective = |key, name, value| Figure { is_telling: is_selective, ..figure(key, name, value) };
     let f1 = |id: usize| Value::Share(per_class.scores.get(id).map(|scores| scores.f1));
     let mistake = |(gold, predicted, count)| vec![Value::Label(gold), Value::Label(predicted), Value::Count(count)];
-    let Calibration { expected_error, bins } = &metrics.calibration;
+    let calibration = metrics.calibration.as_ref();
+    let expected_error = calibration.and_then(|calibration| calibration.expected_error);
     View {
         labels: Vec::new(),
         figures: vec![
@@ -211,7 +212,7 @@ fn of_classes(metrics: &classes::Metrics, labels: usize) -> View {
             selective("selective_accuracy", "selective accuracy", Value::Estimate(metrics.selective_accuracy)),
             figure("macro_f1", "macro F1", Value::Share(per_class.macro_average.map(|average| average.f1))),
             figure("log_loss", "log loss", Value::Number(metrics.log_loss)),
-            figure("expected_calibration_error", "expected calibration error", Value::Share(*expected_error)),
+            figure("expected_calibration_error", "expected calibration error", Value::Share(expected_error)),
         ],
         labels_table: Some(labels_table(per_class, false)),
         mistakes: Some(Table {
@@ -223,7 +224,7 @@ fn of_classes(metrics: &classes::Metrics, labels: usize) -> View {
         }),
         matrix: (labels <= MATRIX_CLASSES)
             .then(|| Matrix { counts: full_matrix(&metrics.confusion, labels), f1: (0..labels).map(f1).collect() }),
-        bins: Some(bins.clone()),
+        bins: calibration.map(|calibration| calibration.bins.clone()),
     }
 }
 
