@@ -37,6 +37,8 @@ pub enum DecisionError {
     MinScore(Problem),
     /// A number of best labels, but there is one value.
     TopK,
+    /// Texts chosen or counted by their labels, but each has a value.
+    NoLabels,
 }
 
 impl fmt::Display for DecisionError {
@@ -53,6 +55,9 @@ impl fmt::Display for DecisionError {
             }
             DecisionError::TopK => {
                 f.write_str("the checkpoint predicts a value for each text, so there are no best labels")
+            }
+            DecisionError::NoLabels => {
+                f.write_str("the checkpoint predicts a value for each text, so there are no labels to choose or count")
             }
         }
     }

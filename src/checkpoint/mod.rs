@@ -107,15 +107,18 @@ impl Checkpoint {
                 (CheckpointFiles::Folder(snapshot.folder), name, Some(revision))
             }
         };
-        let file = files.find("config.json").with_context(|| match files.find("adapter_config.json") {
-            Some(_) => format!(
+        let adapter = || {
+            format!(
                 "{name} is a PEFT adapter (adapter_config.json), which does not work without its base model: merge it \
                  into that model and save the result"
-            ),
-            None => format!("{name} has no config.json"),
-        })?;
+            )
+        };
+        let is_adapter = files.find("adapter_config.json").is_some();
+        let file = files.find("config.json");
+        let file = file.with_context(|| if is_adapter { adapter() } else { format!("{name} has no config.json") })?;
         let config = Config::parse(&file.read(config::MAX_FILE_SIZE)?, &file.to_string())?;
-        let weights = Weights::open(&files)?;
+        let weights =
+            Weights::open(&files).map_err(|error| if is_adapter { error.context(adapter()) } else { error })?;
         let is_local_folder = matches!(spec, CheckpointSpec::Folder(_));
         Ok(Checkpoint { files, config, weights, revision, name, is_local_folder })
     }

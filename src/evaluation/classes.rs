@@ -37,8 +37,8 @@ pub struct Metrics {
     pub confusion: ConfusionMatrix,
     /// The mean of -ln(score of the gold label), in nats. Also `None` for a model whose scores do not sum to 1.
     pub log_loss: Option<f64>,
-    /// How well the top scores match the accuracy.
-    pub calibration: Calibration,
+    /// How well the top scores match the accuracy. `None` for logits, which are not probabilities.
+    pub calibration: Option<Calibration>,
 }
 
 /// Counts by gold and predicted class. Only pairs that occur are stored: a checkpoint may have tens of thousands of
@@ -86,7 +86,7 @@ impl Sums {
             per_class: PerLabel::of(self.confusion.label_counts(self.labels), evaluated),
             confusion: self.confusion.clone(),
             log_loss: mean(self.negative_log_likelihood).filter(|_| is_distribution),
-            calibration: self.calibration.calibration(),
+            calibration: (self.score_function != ScoreFunction::Raw).then(|| self.calibration.calibration()),
         }
     }
 }
@@ -147,14 +147,18 @@ mod tests {
         Prediction::from_logits(logits, ScoreFunction::Softmax, Extent::Whole)
     }
 
+    fn expected_error(metrics: &Metrics) -> Option<f64> {
+        metrics.calibration.as_ref().and_then(|calibration| calibration.expected_error)
+    }
+
     #[test]
     fn nothing_evaluated_is_undefined_not_nan() {
         let metrics = Sums::new(2, ScoreFunction::Softmax).metrics();
         assert_eq!((metrics.evaluated, metrics.accuracy, metrics.coverage), (0, None, None));
-        assert_eq!((metrics.log_loss, metrics.calibration.expected_error), (None, None));
+        assert_eq!((metrics.log_loss, expected_error(&metrics)), (None, None));
         assert_eq!((metrics.selective_accuracy, metrics.per_class.macro_average), (None, None));
         assert!(metrics.per_class.scores.is_empty());
-        assert!(metrics.calibration.bins.iter().all(|bin| bin.mean_score.is_none() && bin.accuracy.is_none()));
+        assert!(metrics.calibration.unwrap().bins.iter().all(|bin| bin.mean_score.is_none() && bin.accuracy.is_none()));
     }
 
     #[test]
@@ -164,7 +168,7 @@ mod tests {
         let metrics = sums.metrics();
         assert_eq!(metrics.per_class.macro_average, Some(LabelScores { precision: 1.0, recall: 1.0, f1: 1.0 }));
         assert_eq!(metrics.accuracy.unwrap().value, 1.0);
-        assert_eq!(metrics.calibration.expected_error, Some(0.0));
+        assert_eq!(expected_error(&metrics), Some(0.0));
     }
 
     #[test]
@@ -175,7 +179,7 @@ mod tests {
         let metrics = sums.metrics();
         assert_eq!(metrics.accuracy.unwrap().value, 0.0);
         assert_eq!(metrics.per_class.macro_average, Some(LabelScores { precision: 0.0, recall: 0.0, f1: 0.0 }));
-        assert_eq!(metrics.calibration.expected_error, Some(1.0));
+        assert_eq!(expected_error(&metrics), Some(1.0));
         let worst = 23.0 * std::f64::consts::LN_2; // -ln 2^-23
         assert!((metrics.log_loss.unwrap() - worst).abs() < 1e-12);
     }
@@ -199,7 +203,15 @@ mod tests {
         sums.observe(0, &Prediction::from_logits(&[3.0, 2.0], ScoreFunction::Sigmoid, Extent::Whole), true);
         let metrics = sums.metrics();
         assert_eq!(metrics.log_loss, None);
-        assert!(metrics.calibration.expected_error.is_some());
+        assert!(expected_error(&metrics).is_some());
+    }
+
+    #[test]
+    fn logits_are_not_probabilities() {
+        let mut sums = Sums::new(2, ScoreFunction::Raw);
+        sums.observe(0, &Prediction::from_logits(&[3.0, 2.0], ScoreFunction::Raw, Extent::Whole), true);
+        let metrics = sums.metrics();
+        assert_eq!((metrics.log_loss, metrics.calibration), (None, None));
     }
 
     #[test]
@@ -214,7 +226,7 @@ mod tests {
         sums.observe(0, &predicted(&[f32::NAN, 1.0]), true);
         let metrics = sums.metrics();
         assert!(metrics.log_loss.unwrap().is_finite());
-        assert!(metrics.calibration.expected_error.unwrap().is_finite());
+        assert!(expected_error(&metrics).unwrap().is_finite());
     }
 
     #[test]

@@ -2,9 +2,9 @@
 //!
 //! A [`View`] has the same few parts for every kind of evaluation: single figures, tables of figures, the confusion
 //! matrix and the bins of the reliability diagram. `text`, JSON, SVG and HTML each define the look of a part,
-//! independent of its content. know nothing of what is in it.
+//! independent of its content.
 
-use super::calibration::{Bin, Calibration};
+use super::calibration::Bin;
 use super::shares::{LabelScores, PerLabel, Share};
 use super::worst::{KeptText, Mistake};
 use super::{classes, label_sets, values, LeftOutCounts, Metrics};
@@ -225,7 +225,8 @@ fn of_classes(metrics: &classes::Metrics, labels: usize) -> View {
     let selective = |key, name, value| Figure { is_telling: is_selective, ..figure(key, name, value) };
     let f1 = |id: usize| Value::Share(per_class.scores.get(id).map(|scores| scores.f1));
     let mistake = |(gold, predicted, count)| vec![Value::Label(gold), Value::Label(predicted), Value::Count(count)];
-    let Calibration { expected_error, bins } = &metrics.calibration;
+    let calibration = metrics.calibration.as_ref();
+    let expected_error = calibration.and_then(|calibration| calibration.expected_error);
     View {
         labels: Vec::new(),
         figures: vec![
@@ -234,7 +235,7 @@ fn of_classes(metrics: &classes::Metrics, labels: usize) -> View {
             selective("selective_accuracy", "selective accuracy", Value::Estimate(metrics.selective_accuracy)),
             figure("macro_f1", "macro F1", Value::Share(per_class.macro_average.map(|average| average.f1))),
             figure("log_loss", "log loss", Value::Number(metrics.log_loss)),
-            figure("expected_calibration_error", "expected calibration error", Value::Share(*expected_error)),
+            figure("expected_calibration_error", "expected calibration error", Value::Share(expected_error)),
         ],
         labels_table: Some(labels_table(per_class, false)),
         mistakes: Some(Table {
@@ -246,7 +247,7 @@ fn of_classes(metrics: &classes::Metrics, labels: usize) -> View {
         }),
         matrix: (labels <= MATRIX_CLASSES)
             .then(|| Matrix { counts: full_matrix(&metrics.confusion, labels), f1: (0..labels).map(f1).collect() }),
-        bins: Some(bins.clone()),
+        bins: calibration.map(|calibration| calibration.bins.clone()),
         worst: Vec::new(),
     }
 }

@@ -53,6 +53,7 @@ fn of_decision(error: &DecisionError) -> &'static str {
         DecisionError::MinScore(Problem::MultiLabel) => "use --threshold instead of --min-score",
         DecisionError::MinScore(_) => "leave out --min-score",
         DecisionError::TopK => "leave out --top-k",
+        DecisionError::NoLabels => "leave out --only and --count",
     }
 }
 

@@ -335,7 +335,11 @@ impl ResumableFile {
         if self.reached.records > 0 {
             state += &to_line(&self.reached);
         }
-        fs::write(&self.state_path, state).with_context(|| format!("cannot write {}", self.state_path.display()))?;
+        // In one step: a kill in between must not lose the state of hours of work.
+        let new = with_suffix(&self.state_path, ".new");
+        fs::write(&new, state)
+            .and_then(|()| fs::rename(&new, &self.state_path))
+            .with_context(|| format!("cannot write {}", self.state_path.display()))?;
         let end = self.reached.bytes;
         let mut file = &self.file.file;
         file.set_len(end)

@@ -13,8 +13,8 @@ mod testing;
 pub use bars::BarStyle;
 pub use only::UnknownLabel;
 
-use crate::decision::{Decider, Decision};
-use crate::prediction::Extent;
+use crate::decision::{Decider, Decision, DecisionError};
+use crate::prediction::{Extent, Problem};
 use crate::source::{Record, Schema};
 use crate::tokenization::windows::TextRange;
 use std::borrow::Cow;
@@ -128,8 +128,13 @@ impl RecordOptions {
     /// The writer of this format for the labels and options of `decider`.
     ///
     /// # Errors
-    /// If a label that is to be looked for does not exist.
-    pub fn writer(&self, decider: &Decider) -> Result<Box<dyn RecordFormat>, UnknownLabel> {
+    /// [`UnknownLabel`] if a label that is to be looked for does not exist; [`DecisionError::NoLabels`] if labels are to be
+    /// looked for or counted, but the checkpoint gives values.
+    pub fn writer(&self, decider: &Decider) -> anyhow::Result<Box<dyn RecordFormat>> {
+        let is_by_label = matches!(self.format, Format::Only { .. } | Format::Count);
+        if is_by_label && decider.problem() == Problem::Value {
+            return Err(DecisionError::NoLabels.into());
+        }
         Ok(match &self.format {
             Format::Tsv => Box::new(table::Table::new(table::Dialect::Tsv, self, decider)),
             Format::Csv => Box::new(table::Table::new(table::Dialect::Csv, self, decider)),

@@ -58,7 +58,9 @@ pub struct ModelInputs<'a> {
 
 /// The file that the tokenizer of the checkpoint in `files` is made from, if it exists.
 pub fn file_of(files: &CheckpointFiles) -> Option<&'static str> {
-    KnownFile::names(|role| role == Role::Tokenizer).into_iter().find(|name| files.find(name).is_some())
+    let is_usable = |name: &&str| *name != "vocab.json" || files.find("merges.txt").is_some();
+    let names = KnownFile::names(|role| role == Role::Tokenizer);
+    names.into_iter().filter(is_usable).find(|name| files.find(name).is_some())
 }
 
 /// A loaded tokenizer with the model's limit.

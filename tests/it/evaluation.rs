@@ -110,9 +110,9 @@ fn metrics_equal_scikit_learns() {
         let log_loss = metrics.log_loss.unwrap();
         close("log loss", log_loss, &expected["log_loss"]);
         assert_close(case, "log loss of float32", log_loss, &expected["log_loss_float32"], FLOAT32_TOLERANCE);
-        let error = metrics.calibration.expected_error.unwrap();
+        let error = metrics.calibration.as_ref().unwrap().expected_error.unwrap();
         close("expected calibration error", error, &expected["expected_calibration_error"]);
-        for (place, bin) in metrics.calibration.bins.iter().enumerate() {
+        for (place, bin) in metrics.calibration.as_ref().unwrap().bins.iter().enumerate() {
             assert_eq!(bin.count, expected["bin_counts"][place].as_u64().unwrap(), "{case}: bin {place}");
         }
     }

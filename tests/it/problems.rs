@@ -137,6 +137,9 @@ fn one_output_is_a_value() {
     assert_eq!(value(&regression, &[]), logit, "and with regression");
     assert_eq!(regression.agnews().args(["ab cd", ""]).quiet_success(), format!("{logit:.6}\n\n"));
     regression.agnews().args(["-k", "2", "ab"]).run().code_is(1).tells(&["a value", "--top-k"]);
+    for by_label in [&["--count"][..], &["--only", "LABEL_0"]] {
+        regression.agnews().args(by_label).arg("ab").run().code_is(1).tells(&["a value", "--only and --count"]);
+    }
     let file = regression.write("gold.csv", "text,gold\nab cd,1.5\nef,2\ngh ij,0.25\n");
     let run = regression.agnews().arg("-f").arg(&file).args(["--label-field", "gold", "--no-results"]);
     let figures = run.quiet_success();
