@@ -22,6 +22,9 @@ pub const MAX_UNCUT_BYTES: usize = 2 << 20;
 /// The longest word before a cut; it is tokenized again at the start of the next piece.
 const CONTEXT_BYTES: usize = 64;
 
+/// A token's id, and its place in the text in bytes.
+type PlacedToken = (u32, Range<usize>);
+
 /// What stands around the tokens of a text: the special tokens, and the second text of a pair.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
@@ -59,7 +62,7 @@ pub struct Windows<'a> {
     stride: usize,
     direction: TruncationDirection,
     /// The tokens from the start of the next window on, as far as they are known.
-    tokens: VecDeque<(u32, Range<usize>)>,
+    tokens: VecDeque<PlacedToken>,
     /// A place in the text, in bytes and in code points.
     counted: (usize, usize),
     is_started: bool,
@@ -156,11 +159,13 @@ impl Tokenization {
         while text.len() - start > MAX_UNCUT_BYTES {
             match self.cut_after(text, start + 1, start + MAX_UNCUT_BYTES) {
                 Some(cut) => start = cut,
-                None => return Some(format!(
+                None => {
+                    return Some(format!(
                     "it has {} bytes from byte {start} on without a space between two words at which this tokenizer's \
                          input could be cut, and at most {MAX_UNCUT_BYTES} are tokenized at once",
                     text.len() - start
-                )),
+                ))
+                }
             }
         }
         None
@@ -290,7 +295,7 @@ struct Pieces<'a> {
 
 impl Pieces<'_> {
     /// Ids and places of the next tokens; `None` at the end.
-    fn next_piece(&mut self) -> Result<Option<Vec<(u32, Range<usize>)>>> {
+    fn next_piece(&mut self) -> Result<Option<Vec<PlacedToken>>> {
         if self.is_done {
             return Ok(None);
         }
