@@ -56,7 +56,7 @@ pub(super) fn classify(
     let records = RecordWriter::new(output, task.records.writer(&decider)?, Run { settings, inputs: input_states })?;
     interrupt::explain(partial.clone())?;
     progress.start_files(total_bytes);
-    let evaluator = task.evaluation.map(|options| Evaluator::new(options, report, &classifier));
+    let evaluator = task.evaluation.map(|options| Evaluator::new(options, report, &classifier)).transpose()?;
     let can_resume = evaluator.is_none();
     let faults = Faults::new(task.malformed);
     let mut run = Pipeline { source, classifier, decider, records, evaluator, faults, progress, gives_windows };
@@ -130,6 +130,9 @@ impl Pipeline {
             let evaluator = self.evaluator.as_mut();
             let outcome = evaluator.map(|evaluator| evaluator.observe(record, prediction.first(), decision.first()));
             let unknown = outcome.and_then(Result::err);
+            if let Some(evaluator) = &mut self.evaluator {
+                evaluator.compare(record, prediction.first())?;
+            }
             self.faults.tell(record, prediction, unknown.as_ref(), &self.progress);
         }
         fault.map_or(Ok(()), |(_, error)| Err(error))
