@@ -253,6 +253,19 @@ pub struct Cli {
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath, help_heading = "Evaluation")]
     pub report: Option<PathBuf>,
 
+    /// Compare with an earlier run on the same texts, which wrote FILE with --format jsonl
+    ///
+    /// Counts the texts that both runs got right, only one, or none, and tells by McNemar's test whether the difference
+    /// could be chance.
+    #[arg(
+        long,
+        value_name = "FILE",
+        value_hint = clap::ValueHint::FilePath,
+        help_heading = "Evaluation",
+        hide_short_help = true
+    )]
+    pub against: Option<PathBuf>,
+
     /// Print the evaluation to standard output, and no records
     #[arg(long, conflicts_with = "output", help_heading = "Evaluation")]
     pub no_results: bool,

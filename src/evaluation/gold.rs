@@ -59,8 +59,7 @@ impl GoldLabels {
     /// If it is none of them, such as the empty string.
     pub fn parse(&mut self, value: &str) -> Result<usize, UnknownGold> {
         let value = value.trim();
-        let by_name = self.by_name.get(value).or_else(|| self.by_lowercase.get(&value.to_lowercase())).copied();
-        by_name.or_else(|| self.by_id(value)).ok_or_else(|| self.unknown(value))
+        self.named(value).or_else(|| self.by_id(value)).ok_or_else(|| self.unknown(value))
     }
 
     /// The classes of `value`: a JSON array of names and ids, or one label, or labels separated by `|`, `;` or commas.
@@ -91,12 +90,28 @@ impl GoldLabels {
         }
     }
 
+    /// The class of that name, in any case.
+    pub(super) fn named(&self, name: &str) -> Option<usize> {
+        let name = name.trim();
+        self.by_name.get(name).or_else(|| self.by_lowercase.get(&name.to_lowercase())).copied()
+    }
+
+    /// As [`GoldLabels::parse`], for a value that it has had before.
+    pub(super) fn known(&self, value: &str) -> Option<usize> {
+        let value = value.trim();
+        self.named(value).or_else(|| self.index_of(written_id(value)?))
+    }
+
     fn by_id(&mut self, value: &str) -> Option<usize> {
-        let id: i64 = value.strip_suffix(".0").unwrap_or(value).parse().ok()?;
+        let id = written_id(value)?;
         let classes = self.labels.len() as i64;
         self.seen.zero |= id == 0;
         self.seen.count |= id == classes;
         self.seen.beyond |= id > classes;
+        self.index_of(id)
+    }
+
+    fn index_of(&self, id: i64) -> Option<usize> {
         let index = usize::try_from(id.checked_sub(self.first_label_id)?).ok()?;
         (index < self.labels.len()).then_some(index)
     }
@@ -144,6 +159,10 @@ fn shown(value: &str) -> String {
         Some((end, _)) => format!("{}…", &value[..end]),
         None => value.to_owned(),
     }
+}
+
+fn written_id(value: &str) -> Option<i64> {
+    value.strip_suffix(".0").unwrap_or(value).parse().ok()
 }
 
 #[cfg(test)]

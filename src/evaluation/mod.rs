@@ -4,8 +4,9 @@
 //! of a text, with its own sums and figures: one class ([`classes`]), a set of labels ([`label_sets`]), a number
 //! ([`values`]). [`view`] gives every figure its name and its written form, once; `text` prints that view for a
 //! terminal, and [`report`] renders it as JSON, SVG and HTML. [`gold`] reads gold labels, and [`worst`] keeps the most
-//! confident mistakes.
+//! confident mistakes; [`against`] compares with another run.
 
+pub mod against;
 pub mod calibration;
 pub mod classes;
 pub mod gold;
@@ -19,6 +20,7 @@ pub mod worst;
 
 use crate::checkpoint::config::ScoreFunction;
 use crate::prediction::{Prediction, ScoredLabel};
+use against::Comparison;
 use gold::{GoldLabels, UnknownGold};
 use std::fmt;
 use view::View;
@@ -50,6 +52,18 @@ impl fmt::Display for OtherFirstLabelId {
 
 impl std::error::Error for OtherFirstLabelId {}
 
+/// Another run has given a label that this model does not have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownLabel(String);
+
+impl fmt::Display for UnknownLabel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "its label {:?} is not one of this model's", self.0)
+    }
+}
+
+impl std::error::Error for UnknownLabel {}
+
 /// Number of records left out, by reason.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LeftOutCounts {
@@ -77,6 +91,7 @@ pub struct Evaluation {
     kind: Kind,
     left_out: LeftOutCounts,
     worst: WorstMistakes,
+    against: Option<Comparison>,
 }
 
 #[derive(Debug, Clone)]
@@ -123,6 +138,7 @@ impl Evaluation {
             kind,
             left_out: LeftOutCounts::default(),
             worst: WorstMistakes::default(),
+            against: None,
         }
     }
 
@@ -165,6 +181,32 @@ impl Evaluation {
         };
         self.left_out.unknown_gold_label += u64::from(outcome.is_err());
         outcome
+    }
+
+    /// Compares with another run, which is called `name`; [`Evaluation::observe_other`] takes its labels. For one class per
+    /// text.
+    pub fn compare_with(&mut self, name: String) {
+        self.against = Some(Comparison::new(name));
+    }
+
+    /// Takes the label that the other run gave to a text: `None` if it gave none, which is wrong. To be called for each
+    /// text that [`Evaluation::observe`] takes; one without a known gold label is not compared.
+    ///
+    /// # Errors
+    /// If the model has no such label.
+    pub fn observe_other(
+        &mut self,
+        text: EvaluatedText<'_>,
+        gold: &str,
+        prediction: &Prediction,
+        other: Option<&str>,
+    ) -> Result<(), UnknownLabel> {
+        let (Kind::Classes(labels, _), Some(against)) = (&self.kind, &mut self.against) else { return Ok(()) };
+        let other = other.map(|label| labels.named(label).ok_or_else(|| UnknownLabel(label.to_owned()))).transpose()?;
+        if let Some(gold) = labels.known(gold) {
+            against.observe(&text, gold, prediction.best().label_id, other);
+        }
+        Ok(())
     }
 
     /// Checks a gold label without counting it.
@@ -213,7 +255,11 @@ impl Evaluation {
 
     /// The metrics prepared for display.
     pub fn view(&self) -> View {
-        View { worst: self.worst.mistakes(), ..View::new(&self.metrics(), &self.labels, self.left_out) }
+        View {
+            worst: self.worst.mistakes(),
+            against: self.against.clone(),
+            ..View::new(&self.metrics(), &self.labels, self.left_out)
+        }
     }
 }
 

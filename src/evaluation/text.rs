@@ -1,5 +1,6 @@
 //! An evaluation as text for a terminal with 80 columns.
 
+use super::against::{Comparison, Difference};
 use super::view::{Matrix, Table, Value, View};
 use super::worst::Mistake;
 use std::fmt;
@@ -35,7 +36,8 @@ impl fmt::Display for View {
             (_, Some(mistakes)) => write_mistakes(f, self, mistakes)?,
             (_, None) => {}
         }
-        write_worst(f, self)
+        write_worst(f, self)?;
+        self.against.as_ref().map_or(Ok(()), |against| write_against(f, self, against))
     }
 }
 
@@ -85,6 +87,25 @@ fn write_worst(f: &mut fmt::Formatter<'_>, view: &View) -> fmt::Result {
         let (gold, predicted) = (view.names(gold), view.name(*predicted));
         let [gold, predicted] = [gold, predicted].map(|name| shorten(&name, LABEL_WIDTH));
         writeln!(f, "{}: {predicted} with {score:.4}, gold {gold}", text.place())?;
+        writeln!(f, "{GAP}{}", shorten(&text.start(), TERMINAL_WIDTH - GAP.len()))?;
+    }
+    Ok(())
+}
+
+fn write_against(f: &mut fmt::Formatter<'_>, view: &View, against: &Comparison) -> fmt::Result {
+    writeln!(f, "\nagainst {}:", against.name())?;
+    let counts = against.counts().map(|(_, name, count)| (name, count.to_string()));
+    let rows: Vec<_> = counts.into_iter().chain([("McNemar's test", against.test())]).collect();
+    let names = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    rows.iter().try_for_each(|(name, value)| writeln!(f, "{name:names$}{GAP}{value}"))?;
+    if against.differences.is_empty() {
+        return Ok(());
+    }
+    writeln!(f, "\nfirst texts with another label:")?;
+    for Difference { gold, this, other, text } in against.differences.iter().take(WORST) {
+        let names = [view.name(*this), view.names(other.as_slice()), view.name(*gold)];
+        let [this, other, gold] = names.map(|name| shorten(&name, LABEL_WIDTH));
+        writeln!(f, "{}: {this}, there {other}, gold {gold}", text.place())?;
         writeln!(f, "{GAP}{}", shorten(&text.start(), TERMINAL_WIDTH - GAP.len()))?;
     }
     Ok(())

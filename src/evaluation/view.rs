@@ -4,6 +4,7 @@
 //! matrix and the bins of the reliability diagram. `text`, JSON, SVG and HTML each define the look of a part,
 //! independent of its content.
 
+use super::against::{Comparison, McNemar};
 use super::calibration::Bin;
 use super::shares::{LabelScores, PerLabel, Share};
 use super::worst::{KeptText, Mistake};
@@ -31,6 +32,8 @@ pub struct View {
     pub bins: Option<Vec<Bin>>,
     /// The most confident mistakes, most confident first.
     pub worst: Vec<Mistake>,
+    /// The comparison with another run.
+    pub against: Option<Comparison>,
 }
 
 /// One figure.
@@ -195,6 +198,34 @@ impl LeftOutCounts {
     }
 }
 
+impl Comparison {
+    /// Key, name and value of each number of texts.
+    pub fn counts(&self) -> [(&'static str, &'static str, u64); 5] {
+        [
+            ("both_right", "both right", self.agreement.both_right),
+            ("only_this_right", "only this run right", self.agreement.only_this),
+            ("only_other_right", "only the other right", self.agreement.only_other),
+            ("both_wrong", "both wrong", self.agreement.both_wrong),
+            ("labels_differ", "labels differ", self.differing),
+        ]
+    }
+
+    /// The outcome of McNemar's test in words.
+    pub fn test(&self) -> String {
+        let McNemar { p_value, chi_square } = self.agreement.mcnemar();
+        let p_value = if p_value < 0.0001 { "p < 0.0001".to_owned() } else { format!("p = {p_value:.4}") };
+        match chi_square {
+            Some(chi_square) => format!("{p_value} (chi-square {chi_square:.2}, with continuity correction)"),
+            None => format!("{p_value} (exact)"),
+        }
+    }
+
+    /// What the other run is called, on one line.
+    pub fn name(&self) -> String {
+        plain(&self.other)
+    }
+}
+
 impl KeptText {
     /// Where the text stands, on one line.
     pub fn place(&self) -> String {
@@ -249,6 +280,7 @@ fn of_classes(metrics: &classes::Metrics, labels: usize) -> View {
             .then(|| Matrix { counts: full_matrix(&metrics.confusion, labels), f1: (0..labels).map(f1).collect() }),
         bins: calibration.map(|calibration| calibration.bins.clone()),
         worst: Vec::new(),
+        against: None,
     }
 }
 
@@ -292,6 +324,7 @@ impl View {
             matrix: None,
             bins: None,
             worst: vec![],
+            against: None,
         }
     }
 }

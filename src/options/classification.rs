@@ -70,6 +70,8 @@ pub struct EvaluationOptions {
     pub first_label_id: i64,
     /// The file for the evaluation, and its format.
     pub report: Option<(PathBuf, report::Format)>,
+    /// The records of an earlier run, to compare with.
+    pub against: Option<PathBuf>,
     /// Whether the figures go to standard output, because no records do.
     pub to_stdout: bool,
 }
@@ -340,6 +342,7 @@ fn evaluation(cli: &Cli) -> Result<Option<EvaluationOptions>, UsageError> {
     let needing = [
         (cli.report.is_some(), "--report"),
         (cli.no_results, "--no-results"),
+        (cli.against.is_some(), "--against"),
         (cli.first_label_id.is_some(), "--first-label-id"),
     ];
     let Some(label_field) = &cli.label_field else {
@@ -356,6 +359,7 @@ fn evaluation(cli: &Cli) -> Result<Option<EvaluationOptions>, UsageError> {
         label_field: label_field.clone(),
         first_label_id: cli.first_label_id.unwrap_or(0),
         report: report.transpose()?,
+        against: cli.against.clone(),
         to_stdout: cli.no_results,
     }))
 }

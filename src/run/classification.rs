@@ -55,7 +55,7 @@ pub(super) fn classify(
     let partial = output.partial().map(PathBuf::from);
     let records = RecordWriter::new(output, task.records.writer(&decider)?, Run { settings, inputs: input_states })?;
     progress.start_files(total_bytes);
-    let evaluator = task.evaluation.map(|options| Evaluator::new(options, report, &classifier));
+    let evaluator = task.evaluation.map(|options| Evaluator::new(options, report, &classifier)).transpose()?;
     // What another run has classified cannot be evaluated.
     let resumable = partial.filter(|_| evaluator.is_none());
     interrupt::explain(resumable.clone())?;
@@ -131,6 +131,9 @@ impl Pipeline {
             let evaluator = self.evaluator.as_mut();
             let outcome = evaluator.map(|evaluator| evaluator.observe(record, prediction.first(), decision.first()));
             let unknown = outcome.and_then(Result::err);
+            if let Some(evaluator) = &mut self.evaluator {
+                evaluator.compare(record, prediction.first())?;
+            }
             self.faults.tell(record, prediction, unknown.as_ref(), &self.progress);
         }
         fault.map_or(Ok(()), |(_, error)| Err(error))

@@ -10,8 +10,9 @@ use crate::evaluation::{Evaluation, LeftOut, OtherFirstLabelId};
 use crate::options::EvaluationOptions;
 use crate::output::file::WholeFile;
 use crate::prediction::{Prediction, Problem};
+use crate::source::predictions::Predictions;
 use crate::source::{Content, Record};
-use anyhow::{bail, ensure, Result};
+use anyhow::{bail, ensure, Context, Result};
 use std::io::{self, Write};
 
 /// The evaluation of one run, if the user asked for one.
@@ -19,6 +20,8 @@ pub(super) struct Evaluator {
     evaluation: Evaluation,
     options: EvaluationOptions,
     report: Option<WholeFile>,
+    /// The records of an earlier run, one for each record of the input.
+    earlier: Option<Predictions>,
 }
 
 /// Opens the file for the report: a fault there is an error before a model is loaded.
@@ -31,14 +34,29 @@ pub(super) fn open_report(options: Option<&EvaluationOptions>) -> Result<Option<
 }
 
 impl Evaluator {
-    pub(super) fn new(options: EvaluationOptions, report: Option<WholeFile>, classifier: &Classifier) -> Evaluator {
+    /// # Errors
+    /// If there is an earlier run to compare with, and it cannot be opened or texts do not have one label each.
+    pub(super) fn new(
+        options: EvaluationOptions,
+        report: Option<WholeFile>,
+        classifier: &Classifier,
+    ) -> Result<Evaluator> {
         let (labels, first) = (classifier.labels(), options.first_label_id);
-        let evaluation = match classifier.problem() {
+        let mut evaluation = match classifier.problem() {
             Problem::SingleLabel => Evaluation::of_classes(labels, first, classifier.score_function()),
             Problem::MultiLabel => Evaluation::of_label_sets(labels, first),
             Problem::Value => Evaluation::of_values(),
         };
-        Evaluator { evaluation, options, report }
+        let earlier = options.against.as_deref().map(Predictions::open).transpose()?;
+        if let Some(path) = &options.against {
+            ensure!(
+                classifier.problem() == Problem::SingleLabel,
+                "runs are compared if each text has one label, but this checkpoint gives each text {}",
+                classifier.problem()
+            );
+            evaluation.compare_with(path.display().to_string());
+        }
+        Ok(Evaluator { evaluation, options, report, earlier })
     }
 
     /// Checks a record's gold label without counting it.
@@ -70,8 +88,26 @@ impl Evaluator {
             return Ok(());
         };
         let decided = decision.map_or_else(Vec::new, |decision| decision.label_ids());
-        let text = EvaluatedText { file: &record.origin.input, line: record.origin.line, text: record.content.text() };
-        self.evaluation.observe(text, record.gold.as_deref().unwrap_or_default(), prediction, &decided)
+        self.evaluation.observe(evaluated(record), record.gold.as_deref().unwrap_or_default(), prediction, &decided)
+    }
+
+    /// Takes the earlier run's record of the same text, if there is one to compare with.
+    ///
+    /// # Errors
+    /// If it has no more records, its record is of another text, or its label is not one of the model's.
+    pub(super) fn compare(&mut self, record: &Record, prediction: Option<&Prediction>) -> Result<()> {
+        let Some(earlier) = &mut self.earlier else { return Ok(()) };
+        let Some(other) = earlier.next_record()? else {
+            bail!("{}: the records end here, but there is one more text: {}", earlier.place(), record.origin)
+        };
+        let is_same = other.text.as_ref().is_none_or(|text| text == record.content.text());
+        ensure!(is_same, "{}: its text is not that of {}", earlier.place(), record.origin);
+        let Some(prediction) = prediction else { return Ok(()) };
+        // A name that stands for a score that was too low has no id, and is no label.
+        let label = other.label.as_deref().filter(|_| other.label_id.is_some());
+        let gold = record.gold.as_deref().unwrap_or_default();
+        let outcome = self.evaluation.observe_other(evaluated(record), gold, prediction, label);
+        outcome.with_context(|| earlier.place())
     }
 
     /// Prints the evaluation and writes the report.
@@ -79,6 +115,9 @@ impl Evaluator {
     /// # Errors
     /// If there is nothing to evaluate, the gold ids seem to count from another number, or the output fails.
     pub(super) fn conclude(self, about: &About) -> Result<()> {
+        if let Some(mut earlier) = self.earlier {
+            ensure!(earlier.next_record()?.is_none(), "{}: there is no text for this record", earlier.place());
+        }
         if let Some(likely) = self.evaluation.likely_first_label_id() {
             bail!(OtherFirstLabelId { given: self.options.first_label_id, likely });
         }
@@ -100,4 +139,8 @@ impl Evaluator {
         }
         Ok(())
     }
+}
+
+fn evaluated(record: &Record) -> EvaluatedText<'_> {
+    EvaluatedText { file: &record.origin.input, line: record.origin.line, text: record.content.text() }
 }

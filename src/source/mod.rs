@@ -10,6 +10,7 @@ mod fields;
 mod inputs;
 mod json;
 mod lines;
+pub mod predictions;
 mod reader;
 mod record;
 mod table;

@@ -13,9 +13,6 @@ use std::ops::Range;
 use tokenizers::utils::truncation::TruncationDirection;
 use tokenizers::Token;
 
-/// A token's id and its range of bytes in the text.
-type PlacedToken = (u32, Range<usize>);
-
 /// A text of at most this many bytes is tokenized at once. The tokenizers crate takes some 150 bytes for each token.
 const PIECE_BYTES: usize = 128 << 10;
 
@@ -24,6 +21,9 @@ pub const MAX_UNCUT_BYTES: usize = 2 << 20;
 
 /// The longest word before a cut; it is tokenized again at the start of the next piece.
 const CONTEXT_BYTES: usize = 64;
+
+/// A token's id, and its place in the text in bytes.
+type PlacedToken = (u32, Range<usize>);
 
 /// What stands around the tokens of a text: the special tokens, and the second text of a pair.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,7 +62,7 @@ pub struct Windows<'a> {
     stride: usize,
     direction: TruncationDirection,
     /// The tokens from the start of the next window on, as far as they are known.
-    tokens: VecDeque<(u32, Range<usize>)>,
+    tokens: VecDeque<PlacedToken>,
     /// A place in the text, in bytes and in code points.
     counted: (usize, usize),
     is_started: bool,

@@ -1,6 +1,7 @@
 //! Compares the metrics of an evaluation to scikit-learn's and scipy's, on the same predictions.
 
 use agnews::checkpoint::config::ScoreFunction;
+use agnews::evaluation::against::Agreement;
 use agnews::evaluation::classes::Metrics;
 use agnews::evaluation::shares::PerLabel;
 use agnews::evaluation::worst::EvaluatedText;
@@ -175,4 +176,21 @@ fn the_mixed_case_has_empty_rows_and_columns() {
     let counts = evaluate("mixed", 5, 0.0).per_class.counts;
     assert_eq!((counts[3].predicted, counts[4].support), (0, 0));
     assert!(counts[3].support > 0 && counts[4].predicted > 0);
+}
+
+#[test]
+fn mcnemars_test_is_that_of_scipys_distributions() {
+    let expected: Value = serde_json::from_str(EXPECTED).unwrap();
+    let cases = expected["mcnemar"].as_array().unwrap();
+    assert!(cases.len() >= 10 && cases.iter().any(|case| case["chi_square"].is_null()));
+    for case in cases {
+        let count = |name: &str| case[name].as_u64().unwrap();
+        let agreement =
+            Agreement { only_this: count("only_this"), only_other: count("only_other"), ..Agreement::default() };
+        let test = agreement.mcnemar();
+        assert_eq!(test.chi_square, case["chi_square"].as_f64(), "{case}");
+        // Relative: some are far below any absolute tolerance.
+        let p_value = case["p_value"].as_f64().unwrap();
+        assert!((test.p_value - p_value).abs() <= TOLERANCE * p_value, "{case}: {}", test.p_value);
+    }
 }

@@ -153,3 +153,58 @@ fn a_report_that_cannot_be_written_is_an_error_before_the_model_is_loaded() {
     outcome.tells(&["/nonexistent/report.html"]);
     assert!(!Path::new("/nonexistent").exists());
 }
+
+/// The earlier run's records, made from this run's by changing labels: line 1 wrong, line 4 right, line 5 unsure.
+#[test]
+fn an_earlier_run_is_compared_text_by_text() {
+    let data = data("");
+    let records = evaluating(&data).args(["--format", "jsonl", "--with-text", "-q"]).run().success().stdout;
+    let change = |(place, line): (usize, &str)| {
+        let mut record: Value = serde_json::from_str(line).unwrap();
+        match place {
+            0 => record["label"] = "Business".into(),
+            3 => record["label"] = "World".into(),
+            4 => (record["label"], record["label_id"]) = ("?".into(), Value::Null),
+            _ => {}
+        }
+        format!("{record}\n")
+    };
+    let earlier: Vec<String> = records.lines().enumerate().map(change).collect();
+    let path = data.folder.path().join("earlier.jsonl");
+    let against = |content: &str| {
+        std::fs::write(&path, content).unwrap();
+        let report = data.folder.path().join("report.json");
+        let run = evaluating(&data).arg("--no-results").arg("--report").arg(report).arg("--against").arg(&path);
+        run.run()
+    };
+    let outcome = against(&earlier.concat()).success();
+    outcome.prints_parts(&[
+        "both right            2\n",
+        "only this run right   2\n",
+        "only the other right  1\n",
+        "both wrong            0\n",
+        "labels differ         3\n",
+        "McNemar's test        p = 1.0000 (exact)\n",
+        "test.csv:2: Sports, there Business, gold Sports\n",
+        "test.csv:6: Sports, there –, gold Sports\n",
+    ]);
+    let report = std::fs::read_to_string(data.folder.path().join("report.json")).unwrap();
+    let report: Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(
+        (&report["against"]["only_other_right"], &report["against"]["mcnemar"]["p_value"]),
+        (&1.into(), &1.0.into())
+    );
+    assert_eq!(report["against"]["first_differences"][1]["other"], "World");
+
+    let all = earlier.concat();
+    against(&earlier[..5].concat()).code_is(1).tells(&["earlier.jsonl, line 5: the records end here", "line 7"]);
+    against(&format!("{all}{}", earlier[0])).code_is(1).tells(&["line 7: there is no text for this record"]);
+    against(&all.replace("striker", "keeper")).code_is(1).tells(&["line 1: its text is not that of", "line 2"]);
+    against(&all.replace("Business", "Cooking"))
+        .code_is(1)
+        .tells(&["line 1", "\"Cooking\" is not one of this model's"]);
+    against(&format!("[1]\n{all}")).code_is(1).tells(&["line 1: it is not a JSON object"]);
+    against("{\"value\": 1}\n").code_is(1).tells(&["line 1: it has no \"label_id\""]);
+    evaluating(&data).args(["--against", "/nonexistent.jsonl"]).run().code_is(1).tells(&["/nonexistent.jsonl"]);
+    builtin().args(["--against", "x", "text"]).run().code_is(2).tells(&["--against needs --label-field"]);
+}

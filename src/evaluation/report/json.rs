@@ -10,6 +10,10 @@
 //! | `left_out` | numbers of records without: `blank_text`, `malformed_record`, `no_gold_label`, `unknown_gold_label` |
 //! | `most_confident_mistakes` | at most 20, best score first: `file`, `line`, `score` and `predicted`, `predicted_id` of the wrong label, `gold` and `gold_id` (arrays), `text` (its first 200 characters); none for a number per text |
 //!
+//! With one class per text, if it is compared with another run: `against` with `predictions` (its file), `both_right`,
+//! `only_this_right`, `only_other_right`, `both_wrong`, `labels_differ`, `mcnemar` (`p_value`, and `chi_square`, `null` for
+//! the exact test) and `first_differences` (at most 20: `file`, `line`, `gold`, `this`, `other`, `text`).
+//!
 //! With one class per text:
 //!
 //! | field | value |
@@ -30,6 +34,7 @@
 //! `macro_average`. With a number per text: `pearson`, `spearman`, `mean_squared_error`.
 
 use super::About;
+use crate::evaluation::against::{Comparison, Difference};
 use crate::evaluation::view::{Table, Value as Figure, View};
 use crate::evaluation::worst::Mistake;
 use serde_json::{json, Map, Value};
@@ -55,7 +60,31 @@ pub(super) fn render(view: &View, about: &About) -> String {
     }
     report
         .insert("most_confident_mistakes".to_owned(), view.worst.iter().map(|mistake| worst(view, mistake)).collect());
+    if let Some(comparison) = &view.against {
+        report.insert("against".to_owned(), against(view, comparison));
+    }
     format!("{:#}\n", Value::Object(report))
+}
+
+fn against(view: &View, comparison: &Comparison) -> Value {
+    let test = comparison.agreement.mcnemar();
+    let label = |id: &usize| view.labels[*id].as_str();
+    let difference = |Difference { gold, this, other, text }: &Difference| {
+        json!({
+            "file": text.file,
+            "line": text.line,
+            "gold": label(gold),
+            "this": label(this),
+            "other": other.as_ref().map(label),
+            "text": text.text,
+        })
+    };
+    let counts = comparison.counts().into_iter().map(|(key, _, count)| (key.to_owned(), json!(count)));
+    let mut object: Map<String, Value> = counts.collect();
+    object.insert("predictions".to_owned(), json!(comparison.other));
+    object.insert("mcnemar".to_owned(), json!({ "p_value": test.p_value, "chi_square": test.chi_square }));
+    object.insert("first_differences".to_owned(), comparison.differences.iter().map(difference).collect());
+    Value::Object(object)
 }
 
 fn worst(view: &View, Mistake { score, gold, predicted, text }: &Mistake) -> Value {

@@ -3,6 +3,7 @@
 
 use super::matrix::{self, MATRIX_CLASSES};
 use super::{reliability, theme, About};
+use crate::evaluation::against::{Comparison, Difference};
 use crate::evaluation::calibration::Bin;
 use crate::evaluation::view::{plain, Table, Value, View};
 use crate::evaluation::worst::Mistake;
@@ -40,6 +41,7 @@ pub(super) fn render(view: &View, about: &About) -> String {
                     @if view.labels.len() >= LISTED_CLASSES { (mistakes(view)) }
                     @if let Some(table) = view.bins_table() { (folded(view, &table, usize::MAX, false)) }
                     (worst(view))
+                    @if let Some(comparison) = &view.against { (against(view, comparison)) }
                     (facts(about))
                 }
             }
@@ -110,6 +112,45 @@ fn worst(view: &View) -> Markup {
                     }
                 }
             }
+        }
+    }
+}
+
+/// The comparison with another run.
+fn against(view: &View, comparison: &Comparison) -> Markup {
+    html! {
+        section {
+            h2 { "Against " (comparison.name()) }
+            dl.figures {
+                @for (_, name, count) in comparison.counts() { div { dt { (name) } dd { (count) } } }
+            }
+            p { "McNemar’s test: " (comparison.test()) }
+            @if !comparison.differences.is_empty() {
+                div.scroll {
+                    table.texts {
+                        thead {
+                            tr {
+                                @for name in ["this run", "the other", "gold", "place", "text"] {
+                                    th.words scope="col" { (name) }
+                                }
+                            }
+                        }
+                        tbody { @for difference in &comparison.differences { (difference_row(view, difference)) } }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn difference_row(view: &View, Difference { gold, this, other, text }: &Difference) -> Markup {
+    html! {
+        tr {
+            td.words { (view.name(*this)) }
+            td.words { (view.names(other.as_slice())) }
+            td.words { (view.name(*gold)) }
+            td.words { (text.place()) }
+            td.text { (text.start()) }
         }
     }
 }
