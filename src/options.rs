@@ -490,6 +490,11 @@ mod tests {
         let (input, report) = (path("in.csv"), path("hard.html"));
         let error = resolve(&["-f", &input, "--label-field", "a", "--report", &report]).unwrap_err();
         assert!(error.contains("--report would overwrite"), "{error}");
+        let (input, earlier) = (path("z.partial"), path("in.csv"));
+        let args =
+            ["--input-format", "csv", "-f", &input, "--label-field", "a", "--against", &earlier, "--report", &report];
+        let error = resolve(&args).unwrap_err();
+        assert!(error.contains("--report would overwrite"), "{error}");
         assert!(resolve(&["-f", &path("in.csv"), "-o", &path("new")]).is_ok());
     }
 

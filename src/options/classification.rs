@@ -103,7 +103,8 @@ pub(super) fn resolve(
     let destination = destination(cli)?;
     let records = records(cli, &destination, environment)?;
     check_fields(cli, &inputs, &reading, &records)?;
-    check_files(&inputs, &destination, cli.report.as_deref())?;
+    let read: Vec<Input> = inputs.files().iter().cloned().chain(cli.against.clone().map(Input::File)).collect();
+    check_files(&read, &destination, cli.report.as_deref())?;
     let is_terminal = destination == Destination::Stdout && environment.terminal_width.is_some();
     let depend = |(name, _): &&(String, String)| !WITHOUT_EFFECT_ON_RECORDS.contains(&name.as_str());
     Ok(ClassificationOptions {
@@ -302,7 +303,7 @@ fn destination(cli: &Cli) -> Result<Destination, UsageError> {
 }
 
 /// Refuses to write to a file that is read, under whatever name, or to one file twice. Nothing is opened for writing yet.
-fn check_files(inputs: &Inputs, destination: &Destination, report: Option<&Path>) -> Result<(), UsageError> {
+fn check_files(read: &[Input], destination: &Destination, report: Option<&Path>) -> Result<(), UsageError> {
     let with = |path: &Path, suffix: &str| {
         let mut name = OsString::from(path);
         name.push(suffix);
@@ -315,7 +316,7 @@ fn check_files(inputs: &Inputs, destination: &Destination, report: Option<&Path>
     if let Some(path) = report {
         written.extend(["", ".partial"].map(|suffix| ("--report", with(path, suffix))));
     }
-    let inputs = inputs.files().iter().filter_map(|input| {
+    let read = read.iter().filter_map(|input| {
         let handle = match input {
             Input::Stdin => Handle::stdin(),
             Input::File(path) => Handle::from_path(path),
@@ -323,7 +324,7 @@ fn check_files(inputs: &Inputs, destination: &Destination, report: Option<&Path>
         };
         Some((input.to_string(), handle.ok()?))
     });
-    let mut taken: Vec<(String, Handle)> = inputs.collect();
+    let mut taken: Vec<(String, Handle)> = read.collect();
     for (option, path) in written {
         let Ok(handle) = Handle::from_path(&path) else { continue };
         if let Some((name, _)) = taken.iter().find(|(_, other)| *other == handle) {
