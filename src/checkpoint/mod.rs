@@ -10,7 +10,7 @@ pub mod weights;
 use anyhow::{ensure, Context, Result};
 use config::{Config, ProblemType};
 use files::CheckpointFiles;
-use hub::{Hub, ModelId, Revision};
+use hub::{digest, Hub, ModelId, Revision};
 use ring::digest::{Context as Context256, SHA256};
 use std::fmt;
 use std::path::PathBuf;
@@ -141,8 +141,7 @@ impl Checkpoint {
             }
         }
         self.weights.files().for_each(|bytes| digest.update(bytes));
-        let hex: String = digest.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(format!("{} (SHA-256 {hex})", self.name))
+        Ok(format!("{} (SHA-256 {})", self.name, digest::hex(&digest.finish())))
     }
 
     /// The number of outputs: the rows of the last layer.

@@ -5,10 +5,9 @@ use super::{positive, usage, UsageError};
 use crate::cli::{self, Cli, CommandLine};
 use crate::decision::{DecisionOptions, Unsure};
 use crate::evaluation::report;
-use crate::output::{Columns, Format, RecordOptions};
+use crate::output::{file, Columns, Format, RecordOptions};
 use crate::source::{FieldSelection, Input, InputFormat, Inputs, KeptFields, ReadOptions, Separator};
 use same_file::Handle;
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// From texts to records.
@@ -304,17 +303,12 @@ fn destination(cli: &Cli) -> Result<Destination, UsageError> {
 
 /// Refuses to write to a file that is read, under whatever name, or to one file twice. Nothing is opened for writing yet.
 fn check_files(read: &[Input], destination: &Destination, report: Option<&Path>) -> Result<(), UsageError> {
-    let with = |path: &Path, suffix: &str| {
-        let mut name = OsString::from(path);
-        name.push(suffix);
-        PathBuf::from(name)
-    };
     let mut written: Vec<(&str, PathBuf)> = Vec::new();
     if let Destination::File { path, .. } = destination {
-        written.extend(["", ".partial", ".partial.state"].map(|suffix| ("--output", with(path, suffix))));
+        written.extend(file::names_of_resumable(path).into_iter().map(|name| ("--output", name)));
     }
     if let Some(path) = report {
-        written.extend(["", ".partial"].map(|suffix| ("--report", with(path, suffix))));
+        written.extend(file::names_of_whole(path).into_iter().map(|name| ("--report", name)));
     }
     let read = read.iter().filter_map(|input| {
         let handle = match input {

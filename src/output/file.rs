@@ -2,7 +2,7 @@
 //!
 //! Records go to `FILE.partial`, which outlives an interrupted run, so that the next one can continue it.
 //! `FILE.partial.state` says what the run was asked for and how far it came: a JSON object per line, first the run
-//! ([`Run`]), then a [`Checkpoint`] for each portion of records that was written.
+//! ([`Run`]), then a [`Reached`] for each portion of records that was written.
 
 use anyhow::{bail, ensure, Context, Result};
 use flate2::write::GzEncoder;
@@ -84,6 +84,16 @@ impl Drop for WholeFile {
     }
 }
 
+/// All names under which a [`WholeFile`] that is to be `path` is written.
+pub fn names_of_whole(path: &Path) -> Vec<PathBuf> {
+    ["", ".partial"].map(|suffix| with_suffix(path, suffix)).to_vec()
+}
+
+/// All names under which a [`ResumableFile`] that is to be `path` and its state are written.
+pub fn names_of_resumable(path: &Path) -> Vec<PathBuf> {
+    ["", ".partial", ".partial.state", ".partial.state.new"].map(|suffix| with_suffix(path, suffix)).to_vec()
+}
+
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
@@ -129,7 +139,7 @@ pub struct Run {
     /// What two runs must have in common for the second to continue the first: names and values for people.
     pub settings: Vec<(String, String)>,
     /// The state of the inputs when the run began: told if they have changed, but not compared, since only the part that
-    /// was read matters, and [`Checkpoint::digest`] covers that.
+    /// was read matters, and [`Reached::digest`] covers that.
     pub inputs: Vec<String>,
 }
 
@@ -148,7 +158,7 @@ impl Run {
 
 /// How far a run came.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Checkpoint {
+pub struct Reached {
     /// Records written.
     pub records: u64,
     /// Where the last of them ends in the file.
@@ -273,7 +283,7 @@ pub struct ResumableFile {
     /// What the interrupted run was asked for, if there was one.
     before: Option<Run>,
     /// How far the file is complete.
-    reached: Checkpoint,
+    reached: Reached,
     is_published: bool,
 }
 
@@ -292,7 +302,7 @@ impl ResumableFile {
             state_path,
             file,
             before: None,
-            reached: Checkpoint::default(),
+            reached: Reached::default(),
             is_published: false,
         };
         if !file.has_content() {
@@ -318,7 +328,7 @@ impl ResumableFile {
     }
 
     /// How far an interrupted run came.
-    pub fn reached(&self) -> &Checkpoint {
+    pub fn reached(&self) -> &Reached {
         &self.reached
     }
 
@@ -361,7 +371,7 @@ impl ResumableFile {
     pub fn append(&mut self, bytes: &[u8], records: u64, digest: String) -> Result<()> {
         let packed = if bytes.is_empty() { Vec::new() } else { self.packing.pack(bytes) };
         self.file.write(&packed)?;
-        self.reached = Checkpoint { records, bytes: self.reached.bytes + packed.len() as u64, digest };
+        self.reached = Reached { records, bytes: self.reached.bytes + packed.len() as u64, digest };
         let state = OpenOptions::new().append(true).open(&self.state_path);
         state
             .and_then(|mut state| state.write_all(to_line(&self.reached).as_bytes()))
@@ -414,10 +424,10 @@ fn to_line(value: &impl Serialize) -> String {
 
 /// The run, and the last checkpoint within `length` bytes: a crash of the system can lose the end of the file, and tear
 /// the last line of the state.
-fn read_state(path: &Path, length: u64) -> Option<(Run, Checkpoint)> {
+fn read_state(path: &Path, length: u64) -> Option<(Run, Reached)> {
     let mut lines = BufReader::new(File::open(path).ok()?).lines();
     let run = serde_json::from_str(&lines.next()?.ok()?).ok()?;
-    let checkpoints = lines.map_while(|line| serde_json::from_str::<Checkpoint>(&line.ok()?).ok());
+    let checkpoints = lines.map_while(|line| serde_json::from_str::<Reached>(&line.ok()?).ok());
     Some((run, checkpoints.filter(|reached| reached.bytes <= length).last().unwrap_or_default()))
 }
 
@@ -469,7 +479,7 @@ mod tests {
             .and_then(|mut state| state.write_all(b"{\"records\":3,\"byt"))
             .unwrap();
         let mut file = begun(&path, true);
-        assert_eq!(*file.reached(), Checkpoint { records: 2, bytes: 11, digest: "abc".into() });
+        assert_eq!(*file.reached(), Reached { records: 2, bytes: 11, digest: "abc".into() });
         file.append(b"3\n", 3, "def".into()).unwrap();
         file.publish().unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "header\n1\n2\n3\n");

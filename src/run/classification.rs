@@ -34,7 +34,8 @@ pub(super) fn classify(
     let output = Output::open(&task.destination)?;
     let report = open_report(task.evaluation.as_ref())?;
     let total_bytes = task.inputs.total_bytes();
-    let input_states = input_states(&task.inputs);
+    // Only a run that another can continue has a use for them.
+    let input_states = output.partial().map_or_else(Vec::new, |_| input_states(&task.inputs));
     let mut about = About {
         model: checkpoint.to_string(),
         data: task.inputs.to_string(),

@@ -1,6 +1,7 @@
 //! Writes records to their destination, and continues what an interrupted run has left.
 
 use super::stdout::print;
+use crate::checkpoint::hub::digest::hex;
 use crate::decision::Decision;
 use crate::options::Destination;
 use crate::output::file::{ResumableFile, ResumeError, Run};
@@ -232,7 +233,7 @@ impl Digest {
     }
 
     fn to_hex(&self) -> String {
-        self.0.clone().finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&self.0.clone().finish())
     }
 }
 

@@ -27,7 +27,8 @@ fn digest(mut context: Context, mut file: &File) -> Result<Digest> {
     }
 }
 
-fn hex(digest: &Digest) -> String {
+/// A digest in lower-case hexadecimal.
+pub(crate) fn hex(digest: &Digest) -> String {
     digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -7,7 +7,7 @@
 //! hf-hub provides names and URL paths; `transport.rs` explains why it does not download.
 
 mod cache;
-mod digest;
+pub(crate) mod digest;
 mod download;
 mod error;
 mod files;
