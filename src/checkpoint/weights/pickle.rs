@@ -76,8 +76,9 @@ pub(super) enum Value<'a> {
     Global(Global),
     Tuple(Handle),
     List(Handle),
+    /// Keys and values in turn.
     Dict(Handle),
-    /// A function and its arguments, not called.
+    /// A function and its tuple of arguments, not called.
     Call(Handle),
     /// An object outside the pickle, by its id.
     Persistent(Handle),
@@ -93,17 +94,8 @@ pub(super) struct Pickle<'a> {
     root: Value<'a>,
     /// Length in bytes, including STOP.
     length: usize,
-    objects: Objects<'a>,
-}
-
-/// The tables.
-#[derive(Debug, Default)]
-struct Objects<'a> {
-    /// Tuples and lists.
+    /// The values of every tuple, list, dictionary and call.
     sequences: Vec<Vec<Value<'a>>>,
-    dicts: Vec<Vec<(Value<'a>, Value<'a>)>>,
-    /// A function and its arguments as a tuple.
-    calls: Vec<(Global, Handle)>,
     /// The ids of persistent objects.
     persistent: Vec<Value<'a>>,
 }
@@ -115,12 +107,13 @@ impl<'a> Pickle<'a> {
     /// If the pickle is cut off or malformed, is longer than [`MAX_INSTRUCTIONS`], or uses an opcode or a name that a
     /// state dict does not need.
     pub(super) fn read(bytes: &'a [u8]) -> Result<Pickle<'a>> {
-        let mut machine = Machine { bytes, ..Machine::default() };
+        let pickle = Pickle { root: Value::None, length: 0, sequences: Vec::new(), persistent: Vec::new() };
+        let mut machine = Machine { bytes, pickle, stack: Vec::new(), marks: Vec::new(), memo: HashMap::new() };
         for _ in 0..MAX_INSTRUCTIONS {
-            let start = machine.position;
+            let start = machine.pickle.length;
             let stopped = machine.step().with_context(|| format!("its pickle is not valid at byte {start}"))?;
             if let Some(root) = stopped {
-                return Ok(Pickle { root, length: machine.position, objects: machine.objects });
+                return Ok(Pickle { root, ..machine.pickle });
             }
         }
         bail!("its pickle has more than {MAX_INSTRUCTIONS} instructions, too many for a checkpoint of tensors")
@@ -138,58 +131,47 @@ impl<'a> Pickle<'a> {
 
     /// The elements of a tuple or a list.
     pub(super) fn items(&self, value: Value<'a>) -> Option<&[Value<'a>]> {
-        match value {
-            Value::Tuple(handle) | Value::List(handle) => Some(&self.objects.sequences[handle.index()]),
-            _ => None,
-        }
+        let (Value::Tuple(handle) | Value::List(handle)) = value else { return None };
+        Some(&self.sequences[handle.index()])
     }
 
     /// The entries of a dictionary, in the order of insertion; if a key repeats, the last entry counts.
-    pub(super) fn entries(&self, value: Value<'a>) -> Option<&[(Value<'a>, Value<'a>)]> {
-        match value {
-            Value::Dict(handle) => Some(&self.objects.dicts[handle.index()]),
-            _ => None,
-        }
+    pub(super) fn entries(&self, value: Value<'a>) -> Option<Vec<(Value<'a>, Value<'a>)>> {
+        let Value::Dict(handle) = value else { return None };
+        let (entries, _) = self.sequences[handle.index()].as_chunks();
+        Some(entries.iter().map(|[key, value]| (*key, *value)).collect())
     }
 
     /// The entry of a dictionary for a string key.
     pub(super) fn entry(&self, dict: Value<'a>, key: &str) -> Option<Value<'a>> {
-        let entries = self.entries(dict)?;
-        entries.iter().rev().find(|(found, _)| *found == Value::Text(key)).map(|(_, value)| *value)
+        let entries = self.entries(dict)?.into_iter().rev();
+        entries.filter(|(found, _)| *found == Value::Text(key)).map(|(_, value)| value).next()
     }
 
     /// The function and the arguments of a call.
     pub(super) fn call(&self, value: Value<'a>) -> Option<(Global, &[Value<'a>])> {
-        match value {
-            Value::Call(handle) => {
-                let (function, arguments) = self.objects.calls[handle.index()];
-                Some((function, &self.objects.sequences[arguments.index()]))
-            }
-            _ => None,
-        }
+        let Value::Call(handle) = value else { return None };
+        let &[Value::Global(function), arguments] = &self.sequences[handle.index()][..] else { return None };
+        Some((function, self.items(arguments)?))
     }
 
     /// The id of a persistent object.
     pub(super) fn persistent_id(&self, value: Value<'a>) -> Option<Value<'a>> {
-        match value {
-            Value::Persistent(handle) => Some(self.objects.persistent[handle.index()]),
-            _ => None,
-        }
+        let Value::Persistent(handle) = value else { return None };
+        Some(self.persistent[handle.index()])
     }
 
     /// The ids of all persistent objects, in order of appearance.
     pub(super) fn persistent_ids(&self) -> &[Value<'a>] {
-        &self.objects.persistent
+        &self.persistent
     }
 }
 
 impl Value<'_> {
     /// An integer of up to 64 bits.
     pub(super) fn int(self) -> Option<i64> {
-        match self {
-            Value::Int(value) => Some(value),
-            _ => None,
-        }
+        let Value::Int(value) = self else { return None };
+        Some(value)
     }
 }
 
@@ -208,21 +190,20 @@ fn keep<T>(table: &mut Vec<T>, object: T) -> Handle {
 }
 
 /// The stack machine.
-#[derive(Default)]
 struct Machine<'a> {
     bytes: &'a [u8],
-    position: usize,
+    /// What has been read so far; its length is the position in `bytes`.
+    pickle: Pickle<'a>,
     stack: Vec<Value<'a>>,
     /// The stack's length at each MARK.
     marks: Vec<usize>,
-    memo: HashMap<u32, Value<'a>>,
-    objects: Objects<'a>,
+    memo: HashMap<u64, Value<'a>>,
 }
 
 impl<'a> Machine<'a> {
     /// Executes one instruction; returns the pickle's value at its STOP.
     fn step(&mut self) -> Result<Option<Value<'a>>> {
-        let opcode = self.byte()?;
+        let opcode = self.take(1)?[0];
         match opcode {
             // PROTO and its version, FRAME and its length: not needed.
             0x80 => drop(self.take(1)?),
@@ -236,12 +217,12 @@ impl<'a> Machine<'a> {
             b'b' => self.build()?,
             b'Q' => {
                 let id = self.pop()?;
-                let handle = keep(&mut self.objects.persistent, id);
+                let handle = keep(&mut self.pickle.persistent, id);
                 self.stack.push(Value::Persistent(handle));
             }
-            b')' | b't' | 0x85..=0x87 => self.tuple(opcode)?,
-            b']' | b'l' | b'a' | b'e' => self.list(opcode)?,
-            b'}' | b'd' | b's' | b'u' => self.dict(opcode)?,
+            b')' | b't' | 0x85..=0x87 | b']' | b'l' | b'a' | b'e' | b'}' | b'd' | b's' | b'u' => {
+                self.container(opcode)?;
+            }
             _ => {
                 let value = self.literal(opcode)?;
                 self.stack.push(value);
@@ -252,56 +233,44 @@ impl<'a> Machine<'a> {
 
     /// A literal value: BININT, BININT1, BININT2, LONG1, BINFLOAT, None, booleans and strings.
     fn literal(&mut self, opcode: u8) -> Result<Value<'a>> {
-        let value = match opcode {
+        Ok(match opcode {
             b'N' => Value::None,
             0x88 => Value::Bool(true),
             0x89 => Value::Bool(false),
-            b'J' => Value::Int(i32::from_le_bytes(self.array()?).into()),
-            b'K' => Value::Int(self.byte()?.into()),
-            b'M' => Value::Int(u16::from_le_bytes(self.array()?).into()),
-            0x8a => self.long()?,
+            b'J' => integer(self.take(4)?),
+            b'K' => Value::Int(self.number(1)? as i64),
+            b'M' => Value::Int(self.number(2)? as i64),
+            0x8a => {
+                let length = self.number(1)?;
+                integer(self.take(length)?)
+            }
             b'G' => {
                 self.take(8)?;
                 Value::Float
             }
-            0x8c => self.text_of(|machine| Ok(machine.byte()?.into()))?,
-            b'X' => self.text_of(|machine| Ok(u32::from_le_bytes(machine.array()?).into()))?,
-            0x8d => self.text_of(|machine| Ok(u64::from_le_bytes(machine.array()?)))?,
-            // Python 2's str, in checkpoints saved under Python 2.
-            b'U' => self.text_of(|machine| Ok(machine.byte()?.into()))?,
-            b'T' => self.text_of(|machine| Ok(u32::from_le_bytes(machine.array()?).into()))?,
+            // With `U` and `T`, Python 2's str, in checkpoints saved under Python 2.
+            0x8c | b'U' => self.text(1)?,
+            b'X' | b'T' => self.text(4)?,
+            0x8d => self.text(8)?,
             _ => bail!(
                 "it uses the pickle opcode {opcode:#04x}, which a checkpoint of tensors does not need; \
                  nothing was executed"
             ),
-        };
-        Ok(value)
+        })
     }
 
-    fn text_of(&mut self, length: impl FnOnce(&mut Self) -> Result<u64>) -> Result<Value<'a>> {
-        let length = length(self)?;
-        let bytes = self.take(usize::try_from(length).unwrap_or(usize::MAX))?;
-        Ok(Value::Text(std::str::from_utf8(bytes).context("a string is not UTF-8")?))
-    }
-
-    /// LONG1: a length in one byte, then a little-endian two's complement number.
-    fn long(&mut self) -> Result<Value<'a>> {
-        let length = self.byte()?;
-        let bytes = self.take(length.into())?;
-        if bytes.len() > 8 {
-            return Ok(Value::Long(bytes));
-        }
-        let is_negative = bytes.last().is_some_and(|last| last & 0x80 != 0);
-        let mut number = [if is_negative { 0xff } else { 0 }; 8];
-        number[..bytes.len()].copy_from_slice(bytes);
-        Ok(Value::Int(i64::from_le_bytes(number)))
+    /// A string after its length, which takes `length_size` bytes.
+    fn text(&mut self, length_size: u64) -> Result<Value<'a>> {
+        let length = self.number(length_size)?;
+        Ok(Value::Text(std::str::from_utf8(self.take(length)?).context("a string is not UTF-8")?))
     }
 
     /// BINPUT, LONG_BINPUT and MEMOIZE.
     fn memoize(&mut self, opcode: u8) -> Result<()> {
         let index = match opcode {
-            0x94 => u32::try_from(self.memo.len())?,
-            _ => self.memo_index(opcode == b'r')?,
+            b'q' => self.number(1)?,
+            b'r' => self.number(4)?,
+            _ => self.memo.len() as u64,
         };
         let top = *self.stack.last().context("the stack is empty")?;
         self.memo.insert(index, top);
@@ -310,18 +279,10 @@ impl<'a> Machine<'a> {
 
     /// BINGET and LONG_BINGET.
     fn recall(&mut self, opcode: u8) -> Result<()> {
-        let index = self.memo_index(opcode == b'j')?;
+        let index = self.number(if opcode == b'j' { 4 } else { 1 })?;
         let value = *self.memo.get(&index).with_context(|| format!("the memo has no entry {index}"))?;
         self.stack.push(value);
         Ok(())
-    }
-
-    fn memo_index(&mut self, is_long: bool) -> Result<u32> {
-        if is_long {
-            Ok(u32::from_le_bytes(self.array()?))
-        } else {
-            Ok(self.byte()?.into())
-        }
     }
 
     /// GLOBAL and STACK_GLOBAL.
@@ -341,38 +302,30 @@ impl<'a> Machine<'a> {
 
     /// REDUCE: an `OrderedDict` becomes a dictionary; any other call is kept as data.
     fn reduce(&mut self) -> Result<()> {
-        let arguments = self.pop()?;
-        let function = self.pop()?;
-        let (Value::Global(function), Value::Tuple(arguments)) = (function, arguments) else {
-            bail!("it calls something that is not a function with a tuple of arguments");
-        };
-        let value = match function {
-            Global::OrderedDict => {
-                let entries = self.initial_entries(arguments)?;
-                Value::Dict(keep(&mut self.objects.dicts, entries))
+        let (arguments, function) = (self.pop()?, self.pop()?);
+        match (function, arguments) {
+            (Value::Global(Global::OrderedDict), Value::Tuple(arguments)) => {
+                let items = self.initial_items(arguments)?;
+                self.push(Value::Dict, items);
             }
-            _ => Value::Call(keep(&mut self.objects.calls, (function, arguments))),
-        };
-        self.stack.push(value);
+            (Value::Global(_), Value::Tuple(_)) => self.push(Value::Call, vec![function, arguments]),
+            _ => bail!("it calls something that is not a function with a tuple of arguments"),
+        }
         Ok(())
     }
 
-    /// The entries that `OrderedDict` is called with: none in Python 3, a list of `[key, value]` in Python 2.
-    fn initial_entries(&self, arguments: Handle) -> Result<Vec<(Value<'a>, Value<'a>)>> {
-        let sequences = &self.objects.sequences;
-        let pairs = match sequences[arguments.index()].as_slice() {
+    /// The keys and values that `OrderedDict` is called with: none in Python 3, a list of `[key, value]` in Python 2.
+    fn initial_items(&mut self, arguments: Handle) -> Result<Vec<Value<'a>>> {
+        let sequences = &mut self.pickle.sequences;
+        let pairs = match sequences[arguments.index()][..] {
             [] => return Ok(Vec::new()),
-            [Value::List(pairs)] => &sequences[pairs.index()],
+            // Taken rather than copied: calls with the same long list again and again must not fill the memory.
+            [Value::List(pairs)] => std::mem::take(&mut sequences[pairs.index()]),
             _ => bail!("collections.OrderedDict is called with something that is not a list of pairs"),
         };
-        let pair = |value: &Value<'a>| match *value {
-            Value::List(pair) | Value::Tuple(pair) => match sequences[pair.index()][..] {
-                [key, value] => Ok((key, value)),
-                _ => bail!("an entry of an OrderedDict is not a pair"),
-            },
-            _ => bail!("an entry of an OrderedDict is not a pair"),
-        };
-        pairs.iter().map(pair).collect()
+        let pair = |value| self.pickle.items(value).filter(|pair| pair.len() == 2);
+        let pairs: Option<Vec<_>> = pairs.into_iter().map(pair).collect();
+        Ok(pairs.context("an entry of an OrderedDict is not a pair")?.concat())
     }
 
     /// BUILD: sets attributes. A state dict has one, `_metadata`, with the versions of its modules; it is not needed.
@@ -384,63 +337,37 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// EMPTY_TUPLE, TUPLE, TUPLE1, TUPLE2 and TUPLE3.
-    fn tuple(&mut self, opcode: u8) -> Result<()> {
+    /// Tuples, lists and dictionaries: new ones, and what is added to one.
+    fn container(&mut self, opcode: u8) -> Result<()> {
         let items = match opcode {
-            b')' => Vec::new(),
-            b't' => self.pop_to_mark()?,
-            _ => {
-                let length = usize::from(opcode - 0x84);
-                let start = self.stack.len().checked_sub(length).context("the stack has too few values")?;
-                ensure!(self.marks.last().is_none_or(|&mark| mark <= start), "a tuple extends past a mark");
-                self.stack.split_off(start)
-            }
+            // EMPTY_TUPLE, EMPTY_LIST and EMPTY_DICT.
+            b')' | b']' | b'}' => Vec::new(),
+            // APPEND, SETITEM, and TUPLE1 to TUPLE3.
+            b'a' => self.pop_many(1)?,
+            b's' => self.pop_many(2)?,
+            0x85..=0x87 => self.pop_many(usize::from(opcode - 0x84))?,
+            // TUPLE, LIST, DICT, APPENDS and SETITEMS.
+            _ => self.pop_to_mark()?,
         };
-        let handle = keep(&mut self.objects.sequences, items);
-        self.stack.push(Value::Tuple(handle));
+        let is_paired = items.len() % 2 == 0 || !matches!(opcode, b'd' | b'u');
+        ensure!(is_paired, "a dictionary's last key has no value");
+        match (opcode, self.stack.last()) {
+            (b']' | b'l', _) => self.push(Value::List, items),
+            (b'}' | b'd', _) => self.push(Value::Dict, items),
+            (b'a' | b'e', Some(Value::List(handle))) | (b's' | b'u', Some(Value::Dict(handle))) => {
+                self.pickle.sequences[handle.index()].extend(items);
+            }
+            (b'a' | b'e', _) => bail!("it appends to something that is not a list"),
+            (b's' | b'u', _) => bail!("it sets an item of something that is not a dictionary"),
+            _ => self.push(Value::Tuple, items),
+        }
         Ok(())
     }
 
-    /// EMPTY_LIST, LIST, APPEND and APPENDS.
-    fn list(&mut self, opcode: u8) -> Result<()> {
-        let items = match opcode {
-            b']' => Vec::new(),
-            b'a' => vec![self.pop()?],
-            _ => self.pop_to_mark()?,
-        };
-        if matches!(opcode, b']' | b'l') {
-            let handle = keep(&mut self.objects.sequences, items);
-            self.stack.push(Value::List(handle));
-            return Ok(());
-        }
-        let Some(Value::List(list)) = self.stack.last() else { bail!("it appends to something that is not a list") };
-        self.objects.sequences[list.index()].extend(items);
-        Ok(())
-    }
-
-    /// EMPTY_DICT, DICT, SETITEM and SETITEMS.
-    fn dict(&mut self, opcode: u8) -> Result<()> {
-        let items = match opcode {
-            b'}' => Vec::new(),
-            b's' => {
-                let (value, key) = (self.pop()?, self.pop()?);
-                vec![key, value]
-            }
-            _ => self.pop_to_mark()?,
-        };
-        let (pairs, rest) = items.as_chunks::<2>();
-        ensure!(rest.is_empty(), "a dictionary's last key has no value");
-        let entries = pairs.iter().map(|[key, value]| (*key, *value));
-        if matches!(opcode, b'}' | b'd') {
-            let handle = keep(&mut self.objects.dicts, entries.collect());
-            self.stack.push(Value::Dict(handle));
-            return Ok(());
-        }
-        let Some(Value::Dict(dict)) = self.stack.last() else {
-            bail!("it sets an item of something that is not a dictionary")
-        };
-        self.objects.dicts[dict.index()].extend(entries);
-        Ok(())
+    /// Pushes a new value that consists of `items`.
+    fn push(&mut self, value: fn(Handle) -> Value<'a>, items: Vec<Value<'a>>) {
+        let handle = keep(&mut self.pickle.sequences, items);
+        self.stack.push(value(handle));
     }
 
     fn pop(&mut self) -> Result<Value<'a>> {
@@ -448,35 +375,49 @@ impl<'a> Machine<'a> {
         self.stack.pop().context("the stack is empty")
     }
 
+    fn pop_many(&mut self, count: usize) -> Result<Vec<Value<'a>>> {
+        let start = self.stack.len().checked_sub(count).context("the stack has too few values")?;
+        ensure!(self.marks.last().is_none_or(|&mark| mark <= start), "an item or a tuple extends past a mark");
+        Ok(self.stack.split_off(start))
+    }
+
     fn pop_to_mark(&mut self) -> Result<Vec<Value<'a>>> {
         let mark = self.marks.pop().context("a mark is missing")?;
         Ok(self.stack.split_off(mark))
     }
 
-    fn take(&mut self, length: usize) -> Result<&'a [u8]> {
-        let bytes = self.bytes[self.position..].get(..length);
-        let bytes = bytes.context("the file is cut off; download it again")?;
-        self.position += length;
-        Ok(bytes)
+    fn take(&mut self, length: u64) -> Result<&'a [u8]> {
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        let bytes = self.bytes[self.pickle.length..].get(..length);
+        self.pickle.length += bytes.map_or(0, <[u8]>::len);
+        bytes.context("the file is cut off; download it again")
     }
 
-    fn byte(&mut self) -> Result<u8> {
-        Ok(self.take(1)?[0])
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
-        Ok(self.take(N)?.try_into().expect("take returns as many bytes as requested"))
+    /// An unsigned little-endian number of `size` bytes, at most eight.
+    fn number(&mut self, size: u64) -> Result<u64> {
+        Ok(self.take(size)?.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
     }
 
     /// The text up to the next line feed, which is skipped.
     fn line(&mut self) -> Result<&'a str> {
         /// Longer than any module or class name.
         const LONGEST: usize = 1000;
-        let rest = &self.bytes[self.position..];
+        let rest = &self.bytes[self.pickle.length..];
         let length = rest.iter().take(LONGEST).position(|&byte| byte == b'\n').context("a name is not terminated")?;
-        self.position += length + 1;
+        self.pickle.length += length + 1;
         std::str::from_utf8(&rest[..length]).context("a name is not UTF-8")
     }
+}
+
+/// A little-endian two's complement number.
+fn integer(bytes: &[u8]) -> Value<'_> {
+    if bytes.len() > 8 {
+        return Value::Long(bytes);
+    }
+    let is_negative = bytes.last().is_some_and(|last| last & 0x80 != 0);
+    let mut number = [if is_negative { 0xff } else { 0 }; 8];
+    number[..bytes.len()].copy_from_slice(bytes);
+    Value::Int(i64::from_le_bytes(number))
 }
 
 #[cfg(test)]
@@ -579,6 +520,11 @@ mod tests {
         // Doubling through the memo: thirty lists, each containing the previous one twice.
         let doubled = (1..30u8).flat_map(|i| [b']', b'q', i, b'h', i - 1, b'a', b'h', i - 1, b'a']).collect::<Vec<_>>();
         assert!(Pickle::read(&[&b"]q\0"[..], &doubled, b"."].concat()).is_ok());
+        // OrderedDict called with the same long list again and again.
+        let calls = b"ccollections\nOrderedDict\nq\x02h\0\x85R".to_vec();
+        let again = b"h\x02h\0\x85R".repeat(MANY / 40);
+        let pairs = b"h\x01a".repeat(MANY / 4);
+        assert!(Pickle::read(&[b"NN\x86q\x01]q\0", &pairs[..], &calls, &again, b"."].concat()).is_ok());
         // A list that contains itself, and a memo index that would need a table of 2^32 entries.
         assert!(Pickle::read(b"]q\0h\0a.").is_ok());
         assert!(Pickle::read(b"Nr\xff\xff\xff\xff.").is_ok());

@@ -84,7 +84,7 @@ pub(super) fn tensors<'a>(
     mut locate: impl FnMut(&StorageId<'a>) -> Result<Range<usize>>,
 ) -> Result<Vec<(String, Placed)>> {
     let mut by_name: BTreeMap<&str, Value> = BTreeMap::new();
-    for &(key, value) in state_dict(pickle)? {
+    for (key, value) in state_dict(pickle)? {
         // Anything that is not a tensor is irrelevant here: a step count, a version.
         if let (Value::Text(name), Value::Call(_)) = (key, value) {
             by_name.insert(name, value);
@@ -101,16 +101,12 @@ pub(super) fn tensors<'a>(
     by_name.into_iter().map(place).collect()
 }
 
-fn state_dict<'p, 'a>(pickle: &'p Pickle<'a>) -> Result<&'p [(Value<'a>, Value<'a>)]> {
-    let has_tensors = |value: &Value<'a>| {
-        let entries = pickle.entries(*value);
-        entries.is_some_and(|entries| entries.iter().any(|(_, value)| matches!(value, Value::Call(_))))
-    };
+fn state_dict<'a>(pickle: &Pickle<'a>) -> Result<Vec<(Value<'a>, Value<'a>)>> {
     let root = pickle.root();
     let wrapped = WRAPPERS.iter().filter_map(|key| pickle.entry(root, key));
-    let state_dict = std::iter::once(root).chain(wrapped).find(has_tensors);
-    state_dict
-        .and_then(|value| pickle.entries(value))
+    let mut dicts = std::iter::once(root).chain(wrapped).filter_map(|value| pickle.entries(value));
+    dicts
+        .find(|entries| entries.iter().any(|(_, value)| matches!(value, Value::Call(_))))
         .with_context(|| format!("it has no named tensors, neither at the top nor under {}", WRAPPERS.join(", ")))
 }
 

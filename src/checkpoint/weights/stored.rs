@@ -200,26 +200,12 @@ impl<'a> StoredTensor<'a> {
     /// # Errors
     /// If the stored elements are not floating-point numbers of 16 bits or more, or the device fails.
     pub fn to_tensor(&self, dtype: DType, device: &Device) -> Result<Tensor> {
-        let stored = match self.dtype {
-            Dtype::F16 => DType::F16,
-            Dtype::BF16 => DType::BF16,
-            Dtype::F32 => DType::F32,
-            Dtype::F64 => DType::F64,
-            other => bail!("it holds {other}, but weights are F16, BF16, F32 or F64"),
-        };
-        let tensor = if stored == DType::F32 {
-            // A single copy that works at any alignment, as the old format aligns nothing; candle's own reader would
-            // make two.
-            let count = self.shape.iter().product();
-            let mut values = Vec::with_capacity(count);
-            self.extend_float32s(0..count, &mut values)?;
-            Tensor::from_vec(values, self.shape, &Device::Cpu)?
-        } else {
-            Tensor::from_raw_buffer(&self.c_order(), stored, self.shape, &Device::Cpu)?
-        };
-        // PyTorch also converts float64 to the 16-bit types through float32, so both round alike.
-        let tensor = if dtype == stored { tensor } else { tensor.to_dtype(DType::F32)?.to_dtype(dtype)? };
-        Ok(tensor.to_device(device)?)
+        let count = self.shape.iter().product();
+        let mut values = Vec::with_capacity(count);
+        self.extend_float32s(0..count, &mut values)?;
+        // PyTorch also converts float64 to the 16-bit types through float32, so both round alike. A 16-bit type is
+        // exact in float32.
+        Ok(Tensor::from_vec(values, self.shape, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)?)
     }
 }
 
