@@ -47,13 +47,14 @@ pub(crate) struct KnownFile {
     pub(crate) name: &'static str,
     pub(crate) role: Role,
     /// Maximum size in bytes: a longer file is not what its name says.
-    pub(crate) max_size: u64,
+    pub(crate) max_size: usize,
 }
 
-/// Maximum size of a JSON file other than a tokenizer's, in bytes: an index of a hundred thousand tensors fits.
-pub(crate) const MAX_JSON_SIZE: usize = 16 << 20;
-const SMALL: u64 = MAX_JSON_SIZE as u64;
-const VOCABULARY: u64 = 128 << 20;
+/// Of a JSON file other than a tokenizer's, in bytes: an index of a hundred thousand tensors fits, and a configuration
+/// with names for tens of thousands of classes.
+const SMALL: usize = 16 << 20;
+/// Of a tokenizer's file in bytes: those of the largest models, with 250,000 pieces and more, take 10 to 40 MB.
+const VOCABULARY: usize = 128 << 20;
 
 /// All files that agnews reads, in download order: the weights last, so a folder with weights has everything else.
 #[rustfmt::skip]
@@ -69,9 +70,9 @@ static KNOWN: &[KnownFile] = &[
     KnownFile { name: "sentencepiece.bpe.model", role: Role::Tokenizer, max_size: VOCABULARY },
     KnownFile { name: "spiece.model", role: Role::Tokenizer, max_size: VOCABULARY },
     KnownFile { name: "spm.model", role: Role::Tokenizer, max_size: VOCABULARY },
-    KnownFile { name: "model.safetensors", role: Role::Weights(Format::Safetensors, Parts::One), max_size: u64::MAX },
+    KnownFile { name: "model.safetensors", role: Role::Weights(Format::Safetensors, Parts::One), max_size: usize::MAX },
     KnownFile { name: "model.safetensors.index.json", role: Role::Weights(Format::Safetensors, Parts::Shards), max_size: SMALL },
-    KnownFile { name: "pytorch_model.bin", role: Role::Weights(Format::Torch, Parts::One), max_size: u64::MAX },
+    KnownFile { name: "pytorch_model.bin", role: Role::Weights(Format::Torch, Parts::One), max_size: usize::MAX },
     KnownFile { name: "pytorch_model.bin.index.json", role: Role::Weights(Format::Torch, Parts::Shards), max_size: SMALL },
 ];
 
@@ -118,8 +119,7 @@ impl KnownFile {
 
     /// Reads the whole file in `folder`.
     pub(crate) fn read(&self, folder: &Path) -> Result<Vec<u8>> {
-        let limit = usize::try_from(self.max_size).unwrap_or(usize::MAX);
-        Ok(CheckpointFile::Path(folder.join(self.name)).read(limit)?.into_owned())
+        Ok(CheckpointFile::Path(folder.join(self.name)).content()?.into_owned())
     }
 
     /// Whether this is an index of weights.
@@ -222,18 +222,25 @@ impl fmt::Display for CheckpointFiles {
 }
 
 impl CheckpointFile {
-    /// The whole content. For small files: the limit keeps a damaged or hostile one from filling the memory.
+    /// The whole content of a small file, such as config.json.
     ///
     /// # Errors
-    /// If the file cannot be read, is longer than `limit` bytes, or is a Git LFS pointer; the message names it.
-    pub fn read(&self, limit: usize) -> Result<Cow<'static, [u8]>> {
+    /// If the file cannot be read, is longer than a file of its name may be, or is a Git LFS pointer; the message names
+    /// it.
+    pub fn content(&self) -> Result<Cow<'static, [u8]>> {
+        let name = self.path().and_then(Path::file_name).unwrap_or_default();
+        self.read(KNOWN.iter().find(|file| name == file.name).map_or(SMALL, |file| file.max_size))
+    }
+
+    /// The whole content. The limit in bytes keeps a damaged or hostile file from filling the memory.
+    fn read(&self, limit: usize) -> Result<Cow<'static, [u8]>> {
         let path = match self {
             CheckpointFile::Embedded(_, bytes) => return Ok(Cow::Borrowed(bytes)),
             CheckpointFile::Path(path) => path,
         };
         let mut bytes = Vec::new();
         // Reading one more byte than allowed detects longer files, whatever the metadata say.
-        let most = limit as u64 + 1;
+        let most = (limit as u64).saturating_add(1);
         let read = File::open(path).and_then(|file| file.take(most).read_to_end(&mut bytes));
         read.with_context(|| format!("cannot read {self}"))?;
         ensure!(bytes.len() <= limit, "{self} is longer than {} MB, too long for such a file", limit >> 20);

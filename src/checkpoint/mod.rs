@@ -9,7 +9,7 @@ pub mod weights;
 
 use anyhow::{ensure, Context, Result};
 use config::{Config, ProblemType};
-use files::CheckpointFiles;
+use files::{CheckpointFiles, KnownFile, Role};
 use hub::{digest, Hub, ModelId, Revision};
 use ring::digest::{Context as Context256, SHA256};
 use std::fmt;
@@ -18,9 +18,6 @@ use weights::Weights;
 
 /// The name of the embedded model.
 pub const BUILTIN: &str = "builtin";
-
-/// Maximum size of a tokenizer or configuration file that is identified by its content.
-const MAX_TOKENIZER_BYTES: usize = 64 << 20;
 
 /// The requested checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,7 +113,7 @@ impl Checkpoint {
         let is_adapter = files.find("adapter_config.json").is_some();
         let file = files.find("config.json");
         let file = file.with_context(|| if is_adapter { adapter() } else { format!("{name} has no config.json") })?;
-        let config = Config::parse(&file.read(config::MAX_FILE_SIZE)?, &file.to_string())?;
+        let config = Config::parse(&file.content()?, &file.to_string())?;
         let weights =
             Weights::open(&files).map_err(|error| if is_adapter { error.context(adapter()) } else { error })?;
         let is_local_folder = matches!(spec, CheckpointSpec::Folder(_));
@@ -133,12 +130,10 @@ impl Checkpoint {
             return Ok(self.name.clone());
         }
         let mut digest = Context256::new(&SHA256);
-        for name in self.files.names() {
-            let is_read = [".json", ".txt", ".model"].iter().any(|ending| name.ends_with(ending));
-            if let Some(file) = self.files.find(&name).filter(|_| is_read) {
-                digest.update(name.as_bytes());
-                digest.update(&file.read(MAX_TOKENIZER_BYTES)?);
-            }
+        let small = KnownFile::names(|role| !matches!(role, Role::Weights(..)));
+        for (name, file) in small.into_iter().filter_map(|name| Some((name, self.files.find(name)?))) {
+            digest.update(name.as_bytes());
+            digest.update(&file.content()?);
         }
         self.weights.files().for_each(|bytes| digest.update(bytes));
         Ok(format!("{} (SHA-256 {})", self.name, digest::hex(&digest.finish())))

@@ -1,7 +1,7 @@
 //! What a checkpoint is, before it is used.
 
 use super::{hub, print};
-use crate::checkpoint::config::{self, Config};
+use crate::checkpoint::config::Config;
 use crate::checkpoint::files::CheckpointFiles;
 use crate::checkpoint::{Checkpoint, CheckpointSpec, Description};
 use crate::options::{CheckpointOptions, ComputingOptions, Verbosity};
@@ -24,7 +24,7 @@ pub(super) fn print_info(options: CheckpointOptions, computing: &ComputingOption
             let folder = hub(options.hub, &progress).config(model_id, revision.as_deref())?;
             let files = CheckpointFiles::Folder(folder);
             let file = files.find("config.json").with_context(|| format!("{name} has no config.json"))?;
-            let config = Config::parse(&file.read(config::MAX_FILE_SIZE)?, &format!("config.json of {name}"))?;
+            let config = Config::parse(&file.content()?, &format!("config.json of {name}"))?;
             (files, Description::new(&config, config.num_labels(), None)?)
         }
         CheckpointSpec::Builtin | CheckpointSpec::Folder(_) => {

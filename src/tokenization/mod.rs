@@ -22,9 +22,6 @@ use rayon::prelude::*;
 use tokenizer_config::TokenizerConfig;
 use tokenizers::utils::truncation::{truncate_encodings, TruncationDirection, TruncationParams, TruncationStrategy};
 
-/// Maximum size of a vocabulary in bytes: those of the largest models, with 250,000 pieces and more, take 10 to 40 MB.
-const MAX_FILE_SIZE: usize = 128 << 20;
-
 /// The token ids of one text or pair, including special tokens.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Encoding {

@@ -3,7 +3,7 @@
 use super::kind::{Framing, Kind};
 use super::sentencepiece::{self, Ids, Preparation, SentencePieceTokenizer};
 use super::tokenizer_config::{ListedToken, TokenizerConfig};
-use super::{byte_level_bpe, tokenizer_json, wordpiece, MAX_FILE_SIZE};
+use super::{byte_level_bpe, tokenizer_json, wordpiece};
 use crate::checkpoint::files::CheckpointFiles;
 use anyhow::{anyhow, ensure, Context, Result};
 use tokenizers::processors::bert::BertProcessing;
@@ -33,8 +33,8 @@ impl Pipeline {
     /// If there is no tokenizer, or a file is damaged or unsupported; the message names the file.
     pub(super) fn load(files: &CheckpointFiles, settings: &TokenizerConfig, model_type: &str) -> Result<Pipeline> {
         if let Some(file) = files.find("tokenizer.json") {
-            let mut tokenizer = tokenizer_json::parse(&file.read(MAX_FILE_SIZE)?)
-                .with_context(|| format!("{file} is not a usable tokenizer"))?;
+            let mut tokenizer =
+                tokenizer_json::parse(&file.content()?).with_context(|| format!("{file} is not a usable tokenizer"))?;
             wordpiece::apply_settings(&mut tokenizer, settings)?;
             byte_level_bpe::apply_settings(&mut tokenizer, settings)?;
             // The file's own tokens keep their settings.
@@ -172,7 +172,7 @@ fn build(kind: Kind, files: &CheckpointFiles, settings: &TokenizerConfig, specia
     let contents = kind
         .files()
         .iter()
-        .map(|name| files.find(name).map_or(Ok(Vec::new()), |file| Ok(file.read(MAX_FILE_SIZE)?.into_owned())));
+        .map(|name| files.find(name).map_or(Ok(Vec::new()), |file| Ok(file.content()?.into_owned())));
     let contents: Vec<Vec<u8>> = contents.collect::<Result<_>>()?;
     let built = match kind {
         Kind::Bert | Kind::MpNet => wordpiece::build(&contents[0], &special.get("unk_token").content, settings)

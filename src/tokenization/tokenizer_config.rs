@@ -6,9 +6,6 @@ use serde_json::{Map, Value};
 use tokenizers::utils::truncation::TruncationDirection;
 use tokenizers::AddedToken;
 
-/// The longest file in bytes: some list thousands of added tokens.
-const MAX_FILE_SIZE: usize = 16 << 20;
-
 /// What the files say. Each may be missing.
 pub(super) struct TokenizerConfig {
     config: Object,
@@ -164,8 +161,8 @@ impl Object {
         let Some(file) = files.find(name) else {
             return Ok(Object { origin: name.to_owned(), fields: Map::new() });
         };
-        let fields = serde_json::from_slice(&file.read(MAX_FILE_SIZE)?)
-            .with_context(|| format!("{file} is not a valid JSON object"))?;
+        let fields =
+            serde_json::from_slice(&file.content()?).with_context(|| format!("{file} is not a valid JSON object"))?;
         Ok(Object { origin: file.to_string(), fields })
     }
 

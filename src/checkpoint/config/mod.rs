@@ -22,9 +22,6 @@ use std::fmt;
 /// The class names of the AG News data set, in their original order.
 const AG_NEWS_LABELS: [&str; 4] = ["World", "Sports", "Business", "Sci/Tech"];
 
-/// The longest `config.json` in bytes: some have names for tens of thousands of classes.
-pub const MAX_FILE_SIZE: usize = 16 << 20;
-
 /// How logits become scores, by the rules of transformers' text-classification pipeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScoreFunction {

@@ -314,7 +314,7 @@ impl Fetch<'_> {
             if file.is_index() {
                 let shards = file.read(&self.cache.snapshot(commit)).and_then(|json| index::read(&json));
                 for shard in shards.with_context(|| format!("cannot read {} of {model_id}", file.name))?.keys() {
-                    self.obtain(&listing, shard, u64::MAX)?;
+                    self.obtain(&listing, shard, usize::MAX)?;
                 }
             }
         }
@@ -357,7 +357,7 @@ impl Fetch<'_> {
     }
 
     /// Downloads `file`, of at most `max_size` bytes, into the snapshot.
-    fn obtain(&self, listing: &Listing, file: &RepoPath, max_size: u64) -> Result<()> {
+    fn obtain(&self, listing: &Listing, file: &RepoPath, max_size: usize) -> Result<()> {
         let asked = Asked { file: Some(file.as_str()), ..self.asked };
         let commit = &listing.commit;
         let stated = listing.statement(file).ok_or_else(|| {
@@ -368,7 +368,7 @@ impl Fetch<'_> {
         let url = format!("{endpoint}/{}/resolve/{}/{path}", repo.url(), repo.url_revision());
         let (blob, size) = self.identify(stated, &url).map_err(|failure| asked.explain(failure))?;
         ensure!(
-            size.is_none_or(|size| size <= max_size),
+            size.is_none_or(|size| size <= max_size as u64),
             "{file} of {} has {} MB on the Hub, too many for such a file",
             asked.model_id,
             size.unwrap_or_default() >> 20

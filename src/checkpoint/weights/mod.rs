@@ -20,13 +20,12 @@ mod zip_directory;
 pub use float32s::Float32s;
 pub use stored::StoredTensor;
 
-use crate::checkpoint::files::{CheckpointFile, CheckpointFiles, Format, KnownFile, Parts, Role, MAX_JSON_SIZE};
+use crate::checkpoint::files::{CheckpointFile, CheckpointFiles, Format, KnownFile, Parts, Role};
 use anyhow::{anyhow, bail, ensure, Context, Result};
 use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{Init, VarBuilder};
 use mapped::FileBytes;
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use stored::Placed;
@@ -65,8 +64,15 @@ impl Weights {
         let (file, format, parts) = choose(files)?;
         let mut shared = Shared { origin: file.to_string(), files: Vec::new(), tensors: BTreeMap::new() };
         match parts {
-            Parts::One => shared.add_file(&file, format)?,
-            Parts::Shards => shared.add_shards(&file, format, files)?,
+            Parts::One => shared.add(&file, format, None)?,
+            Parts::Shards => {
+                let shards = index::read(&file.content()?).with_context(|| format!("cannot read {file}"))?;
+                for (shard, names) in shards {
+                    let part = files.find(shard.as_str());
+                    let part = part.with_context(|| format!("{file} names the shard {shard}, which does not exist"))?;
+                    shared.add(&part, format, Some(names))?;
+                }
+            }
         }
         Ok(Weights { shared: Arc::new(shared) })
     }
@@ -111,11 +117,6 @@ impl Weights {
         let located = self.located(name)?;
         let tensor = self.shared.view(located).to_tensor(dtype, device);
         tensor.with_context(|| format!("cannot use {}", self.shared.describe(located)))
-    }
-
-    fn tensor_of_shape(&self, shape: &Shape, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
-        self.check_shape(shape.dims(), name)?;
-        self.tensor(name, dtype, device)
     }
 
     /// The elements of a tensor as float32; in its file if it stores them so.
@@ -177,51 +178,29 @@ fn read(bytes: &[u8], format: Format) -> Result<Vec<(String, Placed)>> {
 }
 
 impl Shared {
-    /// Adds all tensors of `file`.
-    fn add_file(&mut self, file: &CheckpointFile, format: Format) -> Result<()> {
+    /// Adds the tensors of `file` under their canonical names: all of them, or those that the index assigns to it.
+    fn add(&mut self, file: &CheckpointFile, format: Format, assigned: Option<Vec<String>>) -> Result<()> {
         let bytes = FileBytes::open(file)?;
-        let tensors = read(&bytes, format).with_context(|| format!("cannot read {file}"))?;
-        for (name, placed) in tensors {
-            self.add(name, placed)?;
+        let mut tensors = read(&bytes, format).with_context(|| format!("cannot read {file}"))?;
+        if let Some(names) = assigned {
+            let mut found: HashMap<String, Placed> = tensors.into_iter().collect();
+            let take = |name: String| {
+                let placed = found.remove(&name).with_context(|| {
+                    format!("{file} lacks tensor {}, which {} says is in it", quoted(&name), self.origin)
+                })?;
+                Ok((name, placed))
+            };
+            tensors = names.into_iter().map(take).collect::<Result<_>>()?;
+        }
+        for (stored_name, placed) in tensors {
+            let Some(name) = names::canonical(&stored_name) else { continue };
+            if let Some(first) = self.tensors.get(&name) {
+                let (first, second) = (quoted(&first.stored_name), quoted(&stored_name));
+                bail!("{} has both {first} and {second}, two names of one tensor", self.origin);
+            }
+            self.tensors.insert(name, Located { file: self.files.len(), stored_name, placed });
         }
         self.files.push(bytes);
-        Ok(())
-    }
-
-    /// Adds from each shard the tensors that `index` assigns to it.
-    fn add_shards(&mut self, index: &CheckpointFile, format: Format, files: &CheckpointFiles) -> Result<()> {
-        let bytes = index.read(MAX_JSON_SIZE)?;
-        let shards = index::read(&bytes).with_context(|| format!("cannot read {index}"))?;
-        for (shard, names) in shards {
-            let file = files.find(shard.as_str());
-            let file = file.with_context(|| format!("{index} names the shard {shard}, which does not exist"))?;
-            let bytes = FileBytes::open(&file)?;
-            let tensors = read(&bytes, format).with_context(|| format!("cannot read {file}"))?;
-            let mut tensors: HashMap<String, Placed> = tensors.into_iter().collect();
-            for name in names {
-                let placed = tensors
-                    .remove(&name)
-                    .with_context(|| format!("{file} lacks tensor {}, which {index} says is in it", quoted(&name)))?;
-                self.add(name, placed)?;
-            }
-            self.files.push(bytes);
-        }
-        Ok(())
-    }
-
-    /// Adds the tensor `stored_name` of the next file in `files` under its canonical name.
-    fn add(&mut self, stored_name: String, placed: Placed) -> Result<()> {
-        let file = self.files.len();
-        let Some(name) = names::canonical(&stored_name) else { return Ok(()) };
-        match self.tensors.entry(name) {
-            Entry::Occupied(first) => bail!(
-                "{} has both {} and {}, two names of one tensor",
-                self.origin,
-                quoted(&first.get().stored_name),
-                quoted(&stored_name)
-            ),
-            Entry::Vacant(place) => place.insert(Located { file, stored_name, placed }),
-        };
         Ok(())
     }
 
@@ -243,7 +222,8 @@ impl SimpleBackend for Weights {
         dtype: DType,
         device: &Device,
     ) -> Result<Tensor, candle_core::Error> {
-        self.tensor_of_shape(&shape, name, dtype, device).map_err(into_candle)
+        let tensor = self.check_shape(shape.dims(), name).and_then(|()| self.tensor(name, dtype, device));
+        tensor.map_err(into_candle)
     }
 
     fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor, candle_core::Error> {
