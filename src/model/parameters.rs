@@ -5,15 +5,16 @@ use crate::checkpoint::config::Part;
 use crate::checkpoint::weights::{Float32s, Weights};
 use crate::kernels::Precision;
 use candle_core::{Error, Result, Shape, Tensor};
-use candle_nn::VarBuilder;
 use safetensors::Dtype;
+use std::fmt::Display;
 use std::ops::{Deref, Range};
 
 /// The parameters under a name prefix: candle's tensors on the device, or, for the kernels, elements in the file.
 #[derive(Clone)]
 pub(super) struct Parameters {
-    tensors: VarBuilder<'static>,
     weights: Weights,
+    /// Empty, or with a dot at its end.
+    prefix: String,
     backend: Backend,
 }
 
@@ -53,13 +54,12 @@ impl Deref for Elements {
 
 impl Parameters {
     pub(super) fn new(weights: &Weights, backend: &Backend) -> Parameters {
-        let tensors = weights.var_builder(backend.dtype(), backend.device());
-        Parameters { tensors, weights: weights.clone(), backend: backend.clone() }
+        Parameters { weights: weights.clone(), prefix: String::new(), backend: backend.clone() }
     }
 
     /// The parameters of a part.
-    pub(super) fn pp(&self, part: impl ToString) -> Parameters {
-        Parameters { tensors: self.tensors.pp(part), ..self.clone() }
+    pub(super) fn pp(&self, part: impl Display) -> Parameters {
+        Parameters { prefix: format!("{}{}.", self.prefix, part), ..self.clone() }
     }
 
     /// The parameters of the encoder, which have no prefix if the checkpoint was saved from a bare encoder.
@@ -86,7 +86,8 @@ impl Parameters {
 
     /// A parameter on the device.
     pub(super) fn tensor(&self, shape: impl Into<Shape>, name: &str) -> Result<Tensor> {
-        self.tensors.get(shape.into(), name)
+        let (dtype, device) = (self.backend.dtype(), self.backend.device());
+        self.weights.tensor(shape.into().dims(), &self.full_name(name), dtype, device).map_err(message)
     }
 
     /// The elements of a parameter, for the kernels.
@@ -134,10 +135,7 @@ impl Parameters {
     }
 
     fn full_name(&self, name: &str) -> String {
-        match self.tensors.prefix() {
-            prefix if prefix.is_empty() => name.to_owned(),
-            prefix => format!("{prefix}.{name}"),
-        }
+        format!("{}{name}", self.prefix)
     }
 }
 

@@ -53,10 +53,9 @@ impl Folder {
 type Tensors = BTreeMap<String, (Vec<usize>, Vec<u32>)>;
 
 fn load(weights: &Weights) -> Result<Tensors> {
-    let var_builder = weights.var_builder(DType::F32, &Device::Cpu);
     let tensor = |name: &str| {
         let shape = weights.shape(name).unwrap();
-        Ok((name.to_owned(), (shape.to_owned(), bits(&var_builder.get(shape, name)?))))
+        Ok((name.to_owned(), (shape.to_owned(), bits(&weights.tensor(shape, name, DType::F32, &Device::Cpu)?))))
     };
     weights.names().map(tensor).collect()
 }
@@ -191,15 +190,14 @@ fn a_checkpoint_without_readable_weights_says_what_it_has() {
 fn errors_name_file_tensor_and_shape() {
     let folder = Folder::new().copy("mixed.safetensors", "model.safetensors");
     let weights = folder.open().unwrap();
-    let var_builder = weights.var_builder(DType::F32, &Device::Cpu);
-    let error = var_builder.get((5, 5), "bert.embeddings.word_embeddings.weight").unwrap_err().to_string();
-    assert_contains(&error, &folder.path().join("model.safetensors").display().to_string());
-    assert_contains(&error, "\"bert.embeddings.word_embeddings.weight\"");
-    assert_contains(&error, "has the shape [5, 4], but config.json asks for [5, 5]");
-    let error = var_builder.pp("bert").get(4, "nowhere").unwrap_err().to_string();
-    assert_contains(&error, "model.safetensors has no tensor \"bert.nowhere\"");
-    assert!(var_builder.contains_tensor("classifier.weight"));
-    assert!(!var_builder.contains_tensor("bert.embeddings.position_ids"));
+    let error = |shape: &[usize], name| weights.tensor(shape, name, DType::F32, &Device::Cpu).unwrap_err().to_string();
+    let wrong_shape = error(&[5, 5], "bert.embeddings.word_embeddings.weight");
+    assert_contains(&wrong_shape, &folder.path().join("model.safetensors").display().to_string());
+    assert_contains(&wrong_shape, "\"bert.embeddings.word_embeddings.weight\"");
+    assert_contains(&wrong_shape, "has the shape [5, 4], but config.json asks for [5, 5]");
+    assert_contains(&error(&[4], "bert.nowhere"), "model.safetensors has no tensor \"bert.nowhere\"");
+    assert!(weights.contains("classifier.weight"));
+    assert!(!weights.contains("bert.embeddings.position_ids"));
 }
 
 #[test]

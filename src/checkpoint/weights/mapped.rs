@@ -12,7 +12,8 @@ use std::path::Path;
 
 /// The content of a file, never read as a whole: a tensor's pages are loaded when it is converted.
 pub(super) struct FileBytes {
-    name: String,
+    /// For messages.
+    pub(super) name: String,
     content: Content,
 }
 
@@ -51,11 +52,6 @@ impl FileBytes {
         }
         #[cfg(not(unix))]
         let _ = bytes;
-    }
-
-    /// The file's name in messages.
-    pub(super) fn name(&self) -> &str {
-        &self.name
     }
 }
 

@@ -21,10 +21,8 @@ pub use float32s::Float32s;
 pub use stored::StoredTensor;
 
 use crate::checkpoint::files::{CheckpointFile, CheckpointFiles, Format, KnownFile, Parts, Role};
-use anyhow::{anyhow, bail, ensure, Context, Result};
-use candle_core::{DType, Device, Shape, Tensor};
-use candle_nn::var_builder::SimpleBackend;
-use candle_nn::{Init, VarBuilder};
+use anyhow::{bail, ensure, Context, Result};
+use candle_core::{DType, Device, Tensor};
 use mapped::FileBytes;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -102,19 +100,12 @@ impl Weights {
         self.shared.tensors.get(name).map(|located| self.shared.view(located))
     }
 
-    /// The tensors for candle's modules, converted to `dtype` on `device` on demand. An error of its `get` names the
-    /// file, the tensor and, if the shapes differ, both shapes.
-    pub fn var_builder(&self, dtype: DType, device: &Device) -> VarBuilder<'static> {
-        VarBuilder::from_backend(Box::new(self.clone()), dtype, device.clone())
-    }
-
-    fn located(&self, name: &str) -> Result<&Located> {
-        let shared = &self.shared;
-        shared.tensors.get(name).ok_or_else(|| anyhow!("{} has no tensor {}", shared.origin, quoted(name)))
-    }
-
-    fn tensor(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
-        let located = self.located(name)?;
+    /// A tensor, converted to `dtype` on `device`.
+    ///
+    /// # Errors
+    /// As for [`Weights::float32s`], or if the device fails.
+    pub fn tensor(&self, shape: &[usize], name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
+        let located = self.located(shape, name)?;
         let tensor = self.shared.view(located).to_tensor(dtype, device);
         tensor.with_context(|| format!("cannot use {}", self.shared.describe(located)))
     }
@@ -125,7 +116,7 @@ impl Weights {
     /// If there is no such tensor, its shape is not `shape`, or it cannot be converted; the message names file and
     /// tensor.
     pub fn float32s(&self, shape: &[usize], name: &str) -> Result<Float32s> {
-        let located = self.located_as(shape, name)?;
+        let located = self.located(shape, name)?;
         Float32s::of(&self.shared, name).with_context(|| format!("cannot use {}", self.shared.describe(located)))
     }
 
@@ -134,11 +125,12 @@ impl Weights {
     /// # Errors
     /// If there is none, or it has another shape; the message names the file, the tensor and both shapes.
     pub fn check_shape(&self, shape: &[usize], name: &str) -> Result<()> {
-        self.located_as(shape, name).map(|_| ())
+        self.located(shape, name).map(|_| ())
     }
 
-    fn located_as(&self, shape: &[usize], name: &str) -> Result<&Located> {
-        let located = self.located(name)?;
+    fn located(&self, shape: &[usize], name: &str) -> Result<&Located> {
+        let located = self.shared.tensors.get(name);
+        let located = located.with_context(|| format!("{} has no tensor {}", self.shared.origin, quoted(name)))?;
         let found = located.placed.shape();
         ensure!(
             found == shape,
@@ -209,35 +201,8 @@ impl Shared {
     }
 
     fn describe(&self, located: &Located) -> String {
-        format!("tensor {} of {}", quoted(&located.stored_name), self.files[located.file].name())
+        format!("tensor {} of {}", quoted(&located.stored_name), self.files[located.file].name)
     }
-}
-
-impl SimpleBackend for Weights {
-    fn get(
-        &self,
-        shape: Shape,
-        name: &str,
-        _: Init,
-        dtype: DType,
-        device: &Device,
-    ) -> Result<Tensor, candle_core::Error> {
-        let tensor = self.check_shape(shape.dims(), name).and_then(|()| self.tensor(name, dtype, device));
-        tensor.map_err(into_candle)
-    }
-
-    fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor, candle_core::Error> {
-        self.tensor(name, dtype, device).map_err(into_candle)
-    }
-
-    fn contains_tensor(&self, name: &str) -> bool {
-        self.contains(name)
-    }
-}
-
-/// Converts to candle's error type, as its trait requires; the whole chain of causes becomes the message.
-fn into_candle(error: anyhow::Error) -> candle_core::Error {
-    candle_core::Error::Msg(format!("{error:#}"))
 }
 
 /// A name from a file, for a message: with control characters escaped, and cut to one line.

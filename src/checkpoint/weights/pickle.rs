@@ -5,7 +5,7 @@
 //! functions are kept as data for [`super::state_dict`] to interpret, and any other name is an error. The opcodes are
 //! described in Python's `Lib/pickletools.py`.
 //!
-//! Values are small handles into flat tables, so a hostile pickle has nothing to exploit: shared values are not copied,
+//! Values are small indices into flat tables, so a hostile pickle has nothing to exploit: shared values are not copied,
 //! nested ones are neither walked nor dropped recursively, and a cycle is two numbers. A byte of pickle creates at most
 //! one value, and the number of instructions is limited, so memory is too.
 
@@ -63,7 +63,7 @@ impl Global {
     }
 }
 
-/// A value of a pickle: the value itself if it is small, otherwise a handle into its [`Pickle`].
+/// A value of a pickle: the value itself if it is small, otherwise an index into one of its [`Pickle`]'s tables.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Value<'a> {
     None,
@@ -74,19 +74,15 @@ pub(super) enum Value<'a> {
     Float,
     Text(&'a str),
     Global(Global),
-    Tuple(Handle),
-    List(Handle),
+    Tuple(usize),
+    List(usize),
     /// Keys and values in turn.
-    Dict(Handle),
+    Dict(usize),
     /// A function and its tuple of arguments, not called.
-    Call(Handle),
+    Call(usize),
     /// An object outside the pickle, by its id.
-    Persistent(Handle),
+    Persistent(usize),
 }
-
-/// An index into one of the tables. 32 bits are enough for [`MAX_INSTRUCTIONS`] entries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Handle(u32);
 
 /// A parsed pickle: its value and everything in it.
 #[derive(Debug)]
@@ -131,14 +127,14 @@ impl<'a> Pickle<'a> {
 
     /// The elements of a tuple or a list.
     pub(super) fn items(&self, value: Value<'a>) -> Option<&[Value<'a>]> {
-        let (Value::Tuple(handle) | Value::List(handle)) = value else { return None };
-        Some(&self.sequences[handle.index()])
+        let (Value::Tuple(index) | Value::List(index)) = value else { return None };
+        Some(&self.sequences[index])
     }
 
     /// The entries of a dictionary, in the order of insertion; if a key repeats, the last entry counts.
     pub(super) fn entries(&self, value: Value<'a>) -> Option<Vec<(Value<'a>, Value<'a>)>> {
-        let Value::Dict(handle) = value else { return None };
-        let (entries, _) = self.sequences[handle.index()].as_chunks();
+        let Value::Dict(index) = value else { return None };
+        let (entries, _) = self.sequences[index].as_chunks();
         Some(entries.iter().map(|[key, value]| (*key, *value)).collect())
     }
 
@@ -150,15 +146,15 @@ impl<'a> Pickle<'a> {
 
     /// The function and the arguments of a call.
     pub(super) fn call(&self, value: Value<'a>) -> Option<(Global, &[Value<'a>])> {
-        let Value::Call(handle) = value else { return None };
-        let &[Value::Global(function), arguments] = &self.sequences[handle.index()][..] else { return None };
+        let Value::Call(index) = value else { return None };
+        let &[Value::Global(function), arguments] = &self.sequences[index][..] else { return None };
         Some((function, self.items(arguments)?))
     }
 
     /// The id of a persistent object.
     pub(super) fn persistent_id(&self, value: Value<'a>) -> Option<Value<'a>> {
-        let Value::Persistent(handle) = value else { return None };
-        Some(self.persistent[handle.index()])
+        let Value::Persistent(index) = value else { return None };
+        Some(self.persistent[index])
     }
 
     /// The ids of all persistent objects, in order of appearance.
@@ -173,20 +169,6 @@ impl Value<'_> {
         let Value::Int(value) = self else { return None };
         Some(value)
     }
-}
-
-impl Handle {
-    fn index(self) -> usize {
-        self.0 as usize
-    }
-}
-
-/// Adds `object` to `table`.
-fn keep<T>(table: &mut Vec<T>, object: T) -> Handle {
-    let index =
-        u32::try_from(table.len()).expect("an instruction creates at most one object, and instructions are limited");
-    table.push(object);
-    Handle(index)
 }
 
 /// The stack machine.
@@ -217,8 +199,8 @@ impl<'a> Machine<'a> {
             b'b' => self.build()?,
             b'Q' => {
                 let id = self.pop()?;
-                let handle = keep(&mut self.pickle.persistent, id);
-                self.stack.push(Value::Persistent(handle));
+                self.stack.push(Value::Persistent(self.pickle.persistent.len()));
+                self.pickle.persistent.push(id);
             }
             b')' | b't' | 0x85..=0x87 | b']' | b'l' | b'a' | b'e' | b'}' | b'd' | b's' | b'u' => {
                 self.container(opcode)?;
@@ -315,12 +297,12 @@ impl<'a> Machine<'a> {
     }
 
     /// The keys and values that `OrderedDict` is called with: none in Python 3, a list of `[key, value]` in Python 2.
-    fn initial_items(&mut self, arguments: Handle) -> Result<Vec<Value<'a>>> {
+    fn initial_items(&mut self, arguments: usize) -> Result<Vec<Value<'a>>> {
         let sequences = &mut self.pickle.sequences;
-        let pairs = match sequences[arguments.index()][..] {
+        let pairs = match sequences[arguments][..] {
             [] => return Ok(Vec::new()),
             // Taken rather than copied: calls with the same long list again and again must not fill the memory.
-            [Value::List(pairs)] => std::mem::take(&mut sequences[pairs.index()]),
+            [Value::List(pairs)] => std::mem::take(&mut sequences[pairs]),
             _ => bail!("collections.OrderedDict is called with something that is not a list of pairs"),
         };
         let pair = |value| self.pickle.items(value).filter(|pair| pair.len() == 2);
@@ -354,8 +336,8 @@ impl<'a> Machine<'a> {
         match (opcode, self.stack.last()) {
             (b']' | b'l', _) => self.push(Value::List, items),
             (b'}' | b'd', _) => self.push(Value::Dict, items),
-            (b'a' | b'e', Some(Value::List(handle))) | (b's' | b'u', Some(Value::Dict(handle))) => {
-                self.pickle.sequences[handle.index()].extend(items);
+            (b'a' | b'e', Some(&Value::List(index))) | (b's' | b'u', Some(&Value::Dict(index))) => {
+                self.pickle.sequences[index].extend(items);
             }
             (b'a' | b'e', _) => bail!("it appends to something that is not a list"),
             (b's' | b'u', _) => bail!("it sets an item of something that is not a dictionary"),
@@ -365,9 +347,9 @@ impl<'a> Machine<'a> {
     }
 
     /// Pushes a new value that consists of `items`.
-    fn push(&mut self, value: fn(Handle) -> Value<'a>, items: Vec<Value<'a>>) {
-        let handle = keep(&mut self.pickle.sequences, items);
-        self.stack.push(value(handle));
+    fn push(&mut self, value: fn(usize) -> Value<'a>, items: Vec<Value<'a>>) {
+        self.stack.push(value(self.pickle.sequences.len()));
+        self.pickle.sequences.push(items);
     }
 
     fn pop(&mut self) -> Result<Value<'a>> {

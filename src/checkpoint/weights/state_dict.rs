@@ -125,7 +125,8 @@ fn tensor<'a>(
     let strides = integers(pickle, strides).context("its strides are not a tuple of integers")?;
     let offset = offset.int().context("its storage offset is not an integer")?;
     let storage = locate(&id)?;
-    ensure!(storage.len() == id.size, "storage {} has the wrong length", quoted(id.key));
+    let (found, key) = (storage.len(), quoted(id.key));
+    ensure!(found == id.size, "storage {key} has {found} bytes in the file, but {} in the state dict", id.size);
     Placed::strided(id.dtype, &shape, &strides, offset, id.place(storage))
 }
 

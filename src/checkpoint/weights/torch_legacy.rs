@@ -10,7 +10,6 @@ use super::quoted;
 use super::state_dict::{self, StorageId};
 use super::stored::Placed;
 use anyhow::{bail, ensure, Context, Result};
-use std::collections::hash_map::Entry;
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -87,21 +86,16 @@ fn expected_storages<'a>(object: &Pickle<'a>) -> Result<HashMap<&'a str, Storage
     let mut expected = HashMap::new();
     for &id in object.persistent_ids() {
         let id = StorageId::read(object, id)?;
-        match expected.entry(id.key) {
-            Entry::Vacant(place) => drop(place.insert(id)),
-            Entry::Occupied(first) => {
-                let first = first.get();
-                ensure!(
-                    (first.dtype, first.size) == (id.dtype, id.size),
-                    "it describes storage {} both as {} of {} bytes and as {} of {} bytes",
-                    quoted(id.key),
-                    first.dtype,
-                    first.size,
-                    id.dtype,
-                    id.size
-                );
-            }
-        }
+        let first = *expected.entry(id.key).or_insert(id);
+        ensure!(
+            (first.dtype, first.size) == (id.dtype, id.size),
+            "it describes storage {} both as {} of {} bytes and as {} of {} bytes",
+            quoted(id.key),
+            first.dtype,
+            first.size,
+            id.dtype,
+            id.size
+        );
     }
     Ok(expected)
 }
