@@ -14,9 +14,6 @@ pub(crate) enum Role {
     Config,
     /// Each file of this role is enough to tokenize; one is required.
     Tokenizer,
-    /// The tokenizer's settings. Optional, but it must be known to be missing: without the file a text may be tokenized
-    /// differently.
-    TokenizerConfig,
     /// Read in addition to the tokenizer if it exists.
     TokenizerExtra,
     /// Necessary if `vocab.json` is the only tokenizer.
@@ -41,39 +38,40 @@ pub(crate) enum Parts {
     Shards,
 }
 
+/// What folders have that hold an adapter instead of a model.
+pub(crate) const ADAPTER_CONFIG: &str = "adapter_config.json";
+/// The end of a sentence about such a folder.
+pub(crate) const IS_ADAPTER: &str = "is a PEFT adapter (adapter_config.json), which does not work without its base \
+                                     model: merge it into that model, save the result, and use that folder";
+
 /// A name that a checkpoint's file can have.
 #[derive(Debug)]
 pub(crate) struct KnownFile {
     pub(crate) name: &'static str,
     pub(crate) role: Role,
-    /// Maximum size in bytes: a longer file is not what its name says.
-    pub(crate) max_size: usize,
 }
 
-/// Of a JSON file other than a tokenizer's, in bytes: an index of a hundred thousand tensors fits, and a configuration
-/// with names for tens of thousands of classes.
-const SMALL: usize = 16 << 20;
-/// Of a tokenizer's file in bytes: those of the largest models, with 250,000 pieces and more, take 10 to 40 MB.
-const VOCABULARY: usize = 128 << 20;
+/// The tokenizer's settings. Optional, but the file must be known to be missing: without it a text may be tokenized
+/// differently.
+pub(crate) const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 
 /// All files that agnews reads, in download order: the weights last, so a folder with weights has everything else.
-#[rustfmt::skip]
 static KNOWN: &[KnownFile] = &[
-    KnownFile { name: "config.json", role: Role::Config, max_size: SMALL },
-    KnownFile { name: "tokenizer_config.json", role: Role::TokenizerConfig, max_size: SMALL },
-    KnownFile { name: "special_tokens_map.json", role: Role::TokenizerExtra, max_size: SMALL },
-    KnownFile { name: "added_tokens.json", role: Role::TokenizerExtra, max_size: SMALL },
-    KnownFile { name: "merges.txt", role: Role::Merges, max_size: VOCABULARY },
-    KnownFile { name: "tokenizer.json", role: Role::Tokenizer, max_size: VOCABULARY },
-    KnownFile { name: "vocab.txt", role: Role::Tokenizer, max_size: VOCABULARY },
-    KnownFile { name: "vocab.json", role: Role::Tokenizer, max_size: VOCABULARY },
-    KnownFile { name: "sentencepiece.bpe.model", role: Role::Tokenizer, max_size: VOCABULARY },
-    KnownFile { name: "spiece.model", role: Role::Tokenizer, max_size: VOCABULARY },
-    KnownFile { name: "spm.model", role: Role::Tokenizer, max_size: VOCABULARY },
-    KnownFile { name: "model.safetensors", role: Role::Weights(Format::Safetensors, Parts::One), max_size: usize::MAX },
-    KnownFile { name: "model.safetensors.index.json", role: Role::Weights(Format::Safetensors, Parts::Shards), max_size: SMALL },
-    KnownFile { name: "pytorch_model.bin", role: Role::Weights(Format::Torch, Parts::One), max_size: usize::MAX },
-    KnownFile { name: "pytorch_model.bin.index.json", role: Role::Weights(Format::Torch, Parts::Shards), max_size: SMALL },
+    KnownFile { name: "config.json", role: Role::Config },
+    KnownFile { name: TOKENIZER_CONFIG, role: Role::TokenizerExtra },
+    KnownFile { name: "special_tokens_map.json", role: Role::TokenizerExtra },
+    KnownFile { name: "added_tokens.json", role: Role::TokenizerExtra },
+    KnownFile { name: "merges.txt", role: Role::Merges },
+    KnownFile { name: "tokenizer.json", role: Role::Tokenizer },
+    KnownFile { name: "vocab.txt", role: Role::Tokenizer },
+    KnownFile { name: "vocab.json", role: Role::Tokenizer },
+    KnownFile { name: "sentencepiece.bpe.model", role: Role::Tokenizer },
+    KnownFile { name: "spiece.model", role: Role::Tokenizer },
+    KnownFile { name: "spm.model", role: Role::Tokenizer },
+    KnownFile { name: "model.safetensors", role: Role::Weights(Format::Safetensors, Parts::One) },
+    KnownFile { name: "model.safetensors.index.json", role: Role::Weights(Format::Safetensors, Parts::Shards) },
+    KnownFile { name: "pytorch_model.bin", role: Role::Weights(Format::Torch, Parts::One) },
+    KnownFile { name: "pytorch_model.bin.index.json", role: Role::Weights(Format::Torch, Parts::Shards) },
 ];
 
 impl KnownFile {
@@ -112,6 +110,17 @@ impl KnownFile {
         lacking
     }
 
+    /// Maximum size in bytes: a longer file is not what its name says.
+    pub(crate) fn max_size(&self) -> usize {
+        match self.role {
+            Role::Weights(_, Parts::One) => usize::MAX,
+            // The vocabularies of the largest models, with 250,000 pieces and more, take 10 to 40 MB.
+            Role::Tokenizer | Role::Merges => 128 << 20,
+            // Enough for an index of a hundred thousand tensors, and for the names of tens of thousands of classes.
+            _ => 16 << 20,
+        }
+    }
+
     /// The name as a path.
     pub(crate) fn path(&self) -> RepoPath {
         RepoPath(self.name.to_string())
@@ -119,7 +128,7 @@ impl KnownFile {
 
     /// Reads the whole file in `folder`.
     pub(crate) fn read(&self, folder: &Path) -> Result<Vec<u8>> {
-        Ok(CheckpointFile::Path(folder.join(self.name)).content()?.into_owned())
+        Ok(CheckpointFile::Path(folder.join(self.name)).read(self.max_size())?.into_owned())
     }
 
     /// Whether this is an index of weights.
@@ -128,15 +137,29 @@ impl KnownFile {
     }
 }
 
+/// For types that hold a text which has been checked: it can be read as it is.
+macro_rules! checked_text {
+    ($($Text:ident),+) => {$(
+        impl $Text {
+            pub(crate) fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl std::fmt::Display for $Text {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    )+};
+}
+pub(crate) use checked_text;
+
 /// A file's path inside a repository or a checkpoint's folder, with `/` as separator.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct RepoPath(String);
 
-impl fmt::Display for RepoPath {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
+checked_text!(RepoPath);
 
 impl RepoPath {
     /// `None` if joining `path` to a folder could lead outside that folder on any system.
@@ -146,10 +169,6 @@ impl RepoPath {
             && !path.chars().any(|c| c.is_control() || c == '\\' || c == ':')
             && path.split('/').all(part_is_sound);
         sound.then(|| RepoPath(path.to_string()))
-    }
-
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
     }
 
     /// The path of this file below `folder`.
@@ -228,8 +247,13 @@ impl CheckpointFile {
     /// If the file cannot be read, is longer than a file of its name may be, or is a Git LFS pointer; the message names
     /// it.
     pub fn content(&self) -> Result<Cow<'static, [u8]>> {
-        let name = self.path().and_then(Path::file_name).unwrap_or_default();
-        self.read(KNOWN.iter().find(|file| name == file.name).map_or(SMALL, |file| file.max_size))
+        let path = match self {
+            CheckpointFile::Embedded(name, _) => Path::new(name),
+            CheckpointFile::Path(path) => path,
+        };
+        let known = KNOWN.iter().find(|known| path.ends_with(known.name));
+        let known = known.with_context(|| format!("{self} is not a file that agnews reads"))?;
+        self.read(known.max_size())
     }
 
     /// The whole content. The limit in bytes keeps a damaged or hostile file from filling the memory.
@@ -256,14 +280,6 @@ impl CheckpointFile {
              run `git lfs pull` in its folder, or download the file again"
         );
         Ok(())
-    }
-
-    /// The path on disk, or `None` for an embedded file.
-    pub fn path(&self) -> Option<&Path> {
-        match self {
-            CheckpointFile::Embedded(..) => None,
-            CheckpointFile::Path(path) => Some(path),
-        }
     }
 }
 

@@ -8,8 +8,8 @@ pub mod hub;
 pub mod weights;
 
 use anyhow::{ensure, Context, Result};
-use config::{Config, ProblemType};
-use files::{CheckpointFiles, KnownFile, Role};
+use config::Config;
+use files::{CheckpointFiles, KnownFile, Role, ADAPTER_CONFIG, IS_ADAPTER};
 use hub::{digest, Hub, ModelId, Revision};
 use ring::digest::{Context as Context256, SHA256};
 use std::fmt;
@@ -104,18 +104,14 @@ impl Checkpoint {
                 (CheckpointFiles::Folder(snapshot.folder), name, Some(revision))
             }
         };
-        let adapter = || {
-            format!(
-                "{name} is a PEFT adapter (adapter_config.json), which does not work without its base model: merge it \
-                 into that model and save the result"
-            )
-        };
-        let is_adapter = files.find("adapter_config.json").is_some();
+        let adapter = files.find(ADAPTER_CONFIG).map(|_| format!("{name} {IS_ADAPTER}"));
         let file = files.find("config.json");
-        let file = file.with_context(|| if is_adapter { adapter() } else { format!("{name} has no config.json") })?;
+        let file = file.with_context(|| adapter.clone().unwrap_or_else(|| format!("{name} has no config.json")))?;
         let config = Config::parse(&file.content()?, &file.to_string())?;
-        let weights =
-            Weights::open(&files).map_err(|error| if is_adapter { error.context(adapter()) } else { error })?;
+        let weights = Weights::open(&files).map_err(|error| match adapter {
+            Some(adapter) => error.context(adapter),
+            None => error,
+        })?;
         let is_local_folder = matches!(spec, CheckpointSpec::Folder(_));
         Ok(Checkpoint { files, config, weights, revision, name, is_local_folder })
     }
@@ -152,55 +148,10 @@ impl Checkpoint {
         Ok(shape[0])
     }
 
-    /// Describes the checkpoint without building the model.
-    ///
-    /// # Errors
-    /// As for [`Checkpoint::num_labels`] and [`Config::labels`].
-    pub fn describe(&self) -> Result<Description> {
+    /// Total number of elements of all tensors; parameters shared by layers count once.
+    pub fn num_parameters(&self) -> usize {
         let shapes = self.weights.names().filter_map(|name| self.weights.shape(name));
-        let parameters = shapes.map(|shape| shape.iter().product::<usize>()).sum();
-        Description::new(&self.config, self.num_labels()?, Some(parameters))
-    }
-}
-
-/// A checkpoint's description for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Description {
-    /// The family, as `model_type` names it.
-    pub model_type: &'static str,
-    /// Layers that a text goes through, counting repeats.
-    pub layers: usize,
-    /// Width of the hidden states.
-    pub hidden_size: usize,
-    /// Attention heads.
-    pub heads: usize,
-    /// Total number of elements of all tensors, if they are there; parameters shared by layers count once.
-    pub parameters: Option<usize>,
-    /// The model's maximum length in tokens, including special ones. The tokenizer's own limit may be lower.
-    pub max_length: usize,
-    /// What the checkpoint was trained for.
-    pub problem_type: ProblemType,
-    /// The names of the classes, in id order.
-    pub labels: Vec<String>,
-}
-
-impl Description {
-    /// Of a checkpoint with `num_labels` outputs.
-    ///
-    /// # Errors
-    /// As [`Config::labels`].
-    pub fn new(config: &Config, num_labels: usize, parameters: Option<usize>) -> Result<Description> {
-        let architecture = &config.architecture;
-        Ok(Description {
-            model_type: config.model_type,
-            layers: architecture.layers.len(),
-            hidden_size: architecture.hidden_size,
-            heads: architecture.heads,
-            parameters,
-            max_length: architecture.max_length,
-            problem_type: config.problem(num_labels),
-            labels: config.labels(None, num_labels)?,
-        })
+        shapes.map(|shape| shape.iter().product::<usize>()).sum()
     }
 }
 

@@ -1,9 +1,9 @@
 //! What a checkpoint is, before it is used.
 
 use super::{hub, print};
-use crate::checkpoint::config::Config;
+use crate::checkpoint::config::{Architecture, Config};
 use crate::checkpoint::files::CheckpointFiles;
-use crate::checkpoint::{Checkpoint, CheckpointSpec, Description};
+use crate::checkpoint::{Checkpoint, CheckpointSpec};
 use crate::options::{CheckpointOptions, ComputingOptions, Verbosity};
 use crate::progress::Progress;
 use crate::tokenization;
@@ -19,39 +19,39 @@ const LABELS_LISTED: usize = 40;
 pub(super) fn print_info(options: CheckpointOptions, computing: &ComputingOptions, verbosity: Verbosity) -> Result<()> {
     let progress = Progress::new(verbosity, false);
     let name = options.to_string();
-    let (files, description) = match &options.spec {
+    let (files, config, num_labels, parameters) = match &options.spec {
         CheckpointSpec::Hub { model_id, revision } => {
             let folder = hub(options.hub, &progress).config(model_id, revision.as_deref())?;
             let files = CheckpointFiles::Folder(folder);
             let file = files.find("config.json").with_context(|| format!("{name} has no config.json"))?;
             let config = Config::parse(&file.content()?, &format!("config.json of {name}"))?;
-            (files, Description::new(&config, config.num_labels(), None)?)
+            let num_labels = config.num_labels();
+            (files, config, num_labels, None)
         }
         CheckpointSpec::Builtin | CheckpointSpec::Folder(_) => {
             let checkpoint = Checkpoint::open(&options.spec, &hub(options.hub, &progress))?;
-            let description = checkpoint.describe().with_context(|| format!("cannot read the checkpoint {name}"))?;
-            (checkpoint.files, description)
+            let num_labels = checkpoint.num_labels().with_context(|| format!("cannot read the checkpoint {name}"))?;
+            let parameters = checkpoint.num_parameters();
+            (checkpoint.files, checkpoint.config, num_labels, Some(parameters))
         }
     };
     let backend = computing.backend.open()?.to_string();
+    let named = config.labels(None, num_labels).with_context(|| format!("cannot read the checkpoint {name}"))?;
+    let Architecture { layers, hidden_size, heads, max_length, .. } = &config.architecture;
+    let layers = format!("{} of width {hidden_size}, with {heads} attention heads", layers.len());
     let facts = [
         ("checkpoint", Some(name)),
-        ("family", Some(description.model_type.to_owned())),
-        ("layers", Some(layers(&description))),
-        ("parameters", description.parameters.map(|count| indicatif::HumanCount(count as u64).to_string())),
-        ("problem", Some(description.problem_type.to_string())),
-        ("labels", Some(labels(&description.labels))),
-        ("longest text", Some(format!("{} tokens", description.max_length))),
+        ("family", Some(config.model_type.to_owned())),
+        ("layers", Some(layers)),
+        ("parameters", parameters.map(|count| indicatif::HumanCount(count as u64).to_string())),
+        ("problem", Some(config.problem(num_labels).to_string())),
+        ("labels", Some(labels(&named))),
+        ("longest text", Some(format!("{max_length} tokens"))),
         ("tokenizer", tokenization::file_of(&files).map(str::to_owned)),
         ("computes with", Some(backend)),
     ];
     let known = facts.into_iter().filter_map(|(name, fact)| Some(format!("{name:<13}  {}\n", fact?)));
     print(known.collect::<String>().as_bytes())
-}
-
-fn layers(description: &Description) -> String {
-    let Description { layers, hidden_size, heads, .. } = description;
-    format!("{layers} of width {hidden_size}, with {heads} attention heads")
 }
 
 fn labels(labels: &[String]) -> String {

@@ -244,11 +244,13 @@ fn an_unsupported_model_is_refused_before_its_weights_are_opened() {
 
 #[test]
 fn checkpoints_describe_themselves() {
-    let description = open(&fixture("families").join("albert")).describe().unwrap();
-    assert_eq!((description.model_type, description.layers, description.hidden_size), ("albert", 6, 18));
-    assert_eq!((description.heads, description.max_length), (3, 50));
-    assert_eq!(description.labels, ["LABEL_0", "LABEL_1", "LABEL_2"]);
-    assert_eq!(description.problem_type, ProblemType::SingleLabel);
+    let albert = open(&fixture("families").join("albert"));
+    let (config, num_labels) = (&albert.config, albert.num_labels().unwrap());
+    let architecture = &config.architecture;
+    assert_eq!((config.model_type, architecture.layers.len(), architecture.hidden_size), ("albert", 6, 18));
+    assert_eq!((architecture.heads, architecture.max_length), (3, 50));
+    assert_eq!(config.labels(None, num_labels).unwrap(), ["LABEL_0", "LABEL_1", "LABEL_2"]);
+    assert_eq!(config.problem(num_labels), ProblemType::SingleLabel);
     let elements = |file: safetensors::SafeTensors| -> usize {
         file.iter()
             .filter(|(name, _)| !name.ends_with("_ids"))
@@ -256,9 +258,12 @@ fn checkpoints_describe_themselves() {
             .sum()
     };
     let bytes = std::fs::read(fixture("families").join("albert/model.safetensors")).unwrap();
-    assert_eq!(description.parameters, Some(elements(safetensors::SafeTensors::deserialize(&bytes).unwrap())));
-    let one = open(&fixture("families").join("bert-one-output")).describe().unwrap();
-    assert_eq!((one.problem_type, one.labels.len()), (ProblemType::Regression, 1));
+    assert_eq!(albert.num_parameters(), elements(safetensors::SafeTensors::deserialize(&bytes).unwrap()));
+    let one = open(&fixture("families").join("bert-one-output"));
+    assert_eq!(
+        (one.config.problem(one.num_labels().unwrap()), one.num_labels().unwrap()),
+        (ProblemType::Regression, 1)
+    );
 }
 
 #[test]

@@ -13,6 +13,7 @@
 
 use super::error::disk_error;
 use super::names::{BlobId, Commit, ModelId, Revision};
+use super::system;
 use super::DownloadProgress;
 use crate::checkpoint::files::RepoPath;
 use anyhow::{Context, Result};
@@ -20,7 +21,8 @@ use hf_hub::Repo;
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::hash::{BuildHasher, RandomState};
-use std::io::{self, ErrorKind};
+use std::io;
+use std::io::ErrorKind::{AlreadyExists, NotFound, PermissionDenied, ReadOnlyFilesystem, Unsupported};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -28,6 +30,7 @@ use std::time::{Duration, Instant};
 const SILENT_WAIT: Duration = Duration::from_secs(1);
 /// How often to retry a lock held by another process.
 const LOCK_POLL: Duration = Duration::from_millis(20);
+
 /// A model's folder in the cache.
 #[derive(Debug)]
 pub(super) struct RepoCache {
@@ -53,7 +56,8 @@ impl RepoCache {
 
     /// The cached commit of `revision`.
     pub(super) fn commit_of(&self, revision: &Revision) -> Option<Commit> {
-        revision.as_commit().or_else(|| Commit::parse(fs::read_to_string(self.reference(revision)).ok()?.trim()))
+        let noted = || Commit::parse(fs::read_to_string(self.reference(revision)).ok()?.trim());
+        Commit::parse(revision.as_str()).or_else(noted)
     }
 
     fn reference(&self, revision: &Revision) -> PathBuf {
@@ -68,10 +72,13 @@ impl RepoCache {
         self.folder.join("blobs").join(blob.as_str())
     }
 
-    /// An unpredictable path in this folder that does not exist yet, for a file that is renamed when it is complete.
-    /// Process ids would repeat: in containers every process has id 1.
-    fn temporary(&self) -> PathBuf {
-        self.folder.join(format!(".{}.tmp", random()))
+    /// Makes a file at an unpredictable path with `make`, then renames it to `path`: others see all of it or nothing.
+    /// Process ids would be predictable and repeat: in containers every process has id 1.
+    fn place(&self, path: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
+        fs::create_dir_all(path.parent().unwrap_or(&self.folder))?;
+        let made = self.folder.join(format!(".{}.tmp", random()));
+        let placed = make(&made).and_then(|()| fs::rename(&made, path));
+        placed.inspect_err(|_| drop(fs::remove_file(&made)))
     }
 
     fn no_exist(&self, commit: &Commit, file: &str) -> PathBuf {
@@ -85,9 +92,8 @@ impl RepoCache {
 
     /// Notes that `commit` has no `file`. If the cache is not writable, this is not an error.
     pub(super) fn note_missing(&self, commit: &Commit, file: &str) {
-        let path = self.no_exist(commit, file);
-        if !path.is_file() {
-            let _ = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| File::create(&path));
+        if !self.is_known_missing(commit, file) {
+            let _ = self.place(&self.no_exist(commit, file), |path| fs::write(path, ""));
         }
     }
 
@@ -111,15 +117,15 @@ impl RepoCache {
         loop {
             // Reopened each time: the file may have been deleted, and a lock on a deleted file keeps nobody out.
             let lock = match open_lock(&path) {
-                // Deleted between opening and locking.
-                Err(error) if error.kind() == ErrorKind::NotFound && started.elapsed() < SILENT_WAIT => continue,
+                // Deleted between the two ways to open it.
+                Err(error) if error.kind() == NotFound && started.elapsed() < SILENT_WAIT => continue,
                 opened => opened.map_err(fault)?,
             };
             match lock.try_lock() {
-                Ok(()) if is_unlinked(&lock) => {}
+                Ok(()) if system::is_unlinked(&lock) => {}
                 Ok(()) => return Ok(Some(lock)),
                 // Some network file systems do not support locks. The hash still decides what is published.
-                Err(TryLockError::Error(error)) if is_unsupported(&error) => return Ok(None),
+                Err(TryLockError::Error(error)) if system::is_unsupported(&error) => return Ok(None),
                 Err(TryLockError::Error(error)) => return Err(fault(error)),
                 Err(TryLockError::WouldBlock) => {
                     if !told && started.elapsed() >= SILENT_WAIT {
@@ -166,24 +172,19 @@ impl RepoCache {
     /// Makes `file` of `commit` show the content of `blob`. Systems without links store the content itself there, like
     /// Python's client: moved if no other snapshot can have it yet (`is_new`), otherwise copied.
     pub(super) fn link(&self, commit: &Commit, file: &RepoPath, blob: &BlobId, is_new: bool) -> Result<()> {
-        let pointer = file.below(&self.snapshot(commit));
-        let show = || {
-            if let Some(folder) = pointer.parent() {
-                fs::create_dir_all(folder)?;
+        let (pointer, whole) = (file.below(&self.snapshot(commit)), self.blob(blob));
+        let depth = file.as_str().matches('/').count() + 2;
+        // Part by part: Windows does not follow a link whose target contains `/`.
+        let target: PathBuf = std::iter::repeat_n("..", depth).chain(["blobs", blob.as_str()]).collect();
+        let link = |path: &Path| if self.links { system::symlink(&target, path) } else { Err(Unsupported.into()) };
+        let shown = match self.place(&pointer, link) {
+            Err(error) if system::is_unsupported(&error) && is_new => fs::rename(&whole, &pointer),
+            Err(error) if system::is_unsupported(&error) => {
+                self.place(&pointer, |path| fs::copy(&whole, path).map(|_| ()))
             }
-            let mut target = PathBuf::from("../".repeat(file.as_str().matches('/').count() + 2));
-            target.push("blobs");
-            target.push(blob.as_str());
-            let staged = self.temporary();
-            let linked = if self.links { symlink(&target, &staged) } else { Err(ErrorKind::Unsupported.into()) };
-            match linked {
-                Ok(()) => fs::rename(&staged, &pointer),
-                Err(error) if !is_unsupported(&error) => Err(error),
-                Err(_) if is_new => fs::rename(self.blob(blob), &pointer),
-                Err(_) => fs::copy(self.blob(blob), &staged).and_then(|_| fs::rename(&staged, &pointer)),
-            }
+            shown => shown,
         };
-        show().map_err(|error| disk_error(error, "store a downloaded file", &pointer))
+        shown.map_err(|error| disk_error(error, "store a downloaded file", &pointer))
     }
 
     /// Notes the commit of `revision`.
@@ -195,14 +196,8 @@ impl RepoCache {
             return Ok(());
         }
         let reference = self.reference(revision);
-        let write = || {
-            fs::create_dir_all(reference.parent().unwrap_or(&self.folder))?;
-            let staged = self.temporary();
-            fs::write(&staged, commit.as_str())?;
-            fs::rename(&staged, &reference)
-        };
-        match write() {
-            Err(error) if !matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) => {
+        match self.place(&reference, |path| fs::write(path, commit.as_str())) {
+            Err(error) if !matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem) => {
                 Err(disk_error(error, &format!("note the commit of revision {revision}"), &reference))
             }
             _ => Ok(()),
@@ -211,7 +206,7 @@ impl RepoCache {
 
     /// Deletes `path` if it exists, so it is not used.
     pub(super) fn discard(&self, path: &Path) -> Result<()> {
-        let removed = fs::remove_file(path).or_else(|e| if e.kind() == ErrorKind::NotFound { Ok(()) } else { Err(e) });
+        let removed = fs::remove_file(path).or_else(|e| if e.kind() == NotFound { Ok(()) } else { Err(e) });
         removed.with_context(|| format!("cannot delete {}", path.display()))
     }
 }
@@ -222,17 +217,9 @@ impl Staged {
     fn take_up(path: PathBuf) -> Option<Staged> {
         let named = fs::symlink_metadata(&path).ok().filter(|named| named.is_file())?;
         let file = File::options().read(true).write(true).open(&path).ok()?;
-        let opened = file.metadata().ok()?;
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::MetadataExt;
-            let is_same = (named.dev(), named.ino()) == (opened.dev(), opened.ino());
-            if !is_same || opened.nlink() != 1 {
-                return None;
-            }
-        }
-        // Without locks nobody can tell, so it stays.
-        file.try_lock().is_ok().then_some(Staged { path, file })
+        let is_only_name = system::is_only_name(&named, &file.metadata().ok()?);
+        // Without locks nobody can tell whether it is in use, so it stays.
+        (is_only_name && file.try_lock().is_ok()).then_some(Staged { path, file })
     }
 }
 
@@ -252,53 +239,12 @@ fn random() -> String {
 /// Opens a lock file that everybody sharing the cache may lock. Locking only needs read access.
 fn open_lock(path: &Path) -> io::Result<File> {
     match File::options().create_new(true).write(true).open(path) {
-        Ok(file) => {
-            #[cfg(unix)]
-            {
-                use std::os::unix::fs::PermissionsExt;
-                let _ = file.set_permissions(fs::Permissions::from_mode(0o664));
-            }
-            Ok(file)
-        }
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => match File::options().write(true).open(path) {
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => File::open(path),
+        Err(error) if error.kind() == AlreadyExists => match File::options().write(true).open(path) {
+            Err(error) if error.kind() == PermissionDenied => File::open(path),
             opened => opened,
         },
-        Err(error) => Err(error),
+        created => created.inspect(system::let_others_lock),
     }
-}
-
-/// Whether an open file has been deleted.
-fn is_unlinked(file: &File) -> bool {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt;
-        file.metadata().is_ok_and(|metadata| metadata.nlink() == 0)
-    }
-    #[cfg(not(unix))]
-    {
-        // Open files cannot be deleted on this system.
-        let _ = file;
-        false
-    }
-}
-
-/// Whether the file system does not support locks or links: `ENOLCK`, `ENOSYS`, `ENOTSUP` and `EOPNOTSUPP` by their
-/// numbers on Linux and macOS, `EPERM` for links on FAT and similar, and on Windows the missing privilege for links.
-fn is_unsupported(error: &io::Error) -> bool {
-    let is_known =
-        |code| if cfg!(windows) { code == 1314 } else { matches!(code, 1 | 37 | 38 | 45 | 77 | 78 | 95 | 102) };
-    error.kind() == ErrorKind::Unsupported || error.raw_os_error().is_some_and(is_known)
-}
-
-#[cfg(unix)]
-fn symlink(target: &Path, link: &Path) -> io::Result<()> {
-    std::os::unix::fs::symlink(target, link)
-}
-
-#[cfg(windows)]
-fn symlink(target: &Path, link: &Path) -> io::Result<()> {
-    std::os::windows::fs::symlink_file(target, link)
 }
 
 #[cfg(test)]

@@ -29,8 +29,6 @@ pub(super) struct Download<'a> {
 pub(super) enum Aborted {
     /// The network or the server failed, after all tries.
     Failure(Failure),
-    /// The content differs from what the Hub announced, after all tries.
-    Wrong { tries: u32 },
     /// This machine failed; the message says how.
     Disk(anyhow::Error),
 }
@@ -39,9 +37,9 @@ impl Download<'_> {
     /// Fills `staged` with the verified content.
     pub(super) fn run(&self) -> Result<(), Aborted> {
         for _ in 0..MAX_WRONG {
-            self.transport.progress.start(self.file.as_str(), self.size);
+            self.transport.bar.start(self.file.as_str(), self.size);
             let filled = self.fill();
-            self.transport.progress.finish();
+            self.transport.bar.finish();
             filled?;
             let as_stated = self.blob.matches(&self.staged.file).map_err(|error| self.disk(error, "verify"))?;
             if as_stated {
@@ -51,7 +49,10 @@ impl Download<'_> {
             self.restart()?;
             self.transport.progress.message(&format!("{} arrived damaged: fetching it again", self.file));
         }
-        Err(Aborted::Wrong { tries: MAX_WRONG })
+        Err(Aborted::Failure(Failure::senseless(format!(
+            "its content differed from the Hub's hash {MAX_WRONG} times: a proxy or mirror on the way may change it; \
+             try again later or on another network"
+        ))))
     }
 
     /// Completes `staged`, over as many connections as necessary.
@@ -79,7 +80,7 @@ impl Download<'_> {
     fn append(&self) -> Result<(), Aborted> {
         let mut position = self.length()?;
         if self.size == Some(position) {
-            self.transport.progress.position(position);
+            self.transport.bar.position(position);
             return Ok(());
         }
         if self.size.is_some_and(|size| position > size) {
@@ -94,11 +95,12 @@ impl Download<'_> {
             }
             Err(failure) => return Err(Aborted::Failure(failure)),
         };
-        if position > 0 && resumed_at(&response) != Some(position) {
+        let (start, stated) = extent(&response);
+        if start != Some(position) {
             position = self.restart()?;
         }
-        let total = self.size.or_else(|| total(&response));
-        self.transport.progress.position(position);
+        let total = self.size.or(stated);
+        self.transport.bar.position(position);
         self.copy(response, position, total)
     }
 
@@ -121,7 +123,7 @@ impl Download<'_> {
             }
             staged.write_all(&buffer[..read]).map_err(|error| self.disk(error, "store"))?;
             position += read as u64;
-            self.transport.progress.position(position);
+            self.transport.bar.position(position);
         }
         match total {
             Some(total) if position < total => {
@@ -149,21 +151,13 @@ impl Download<'_> {
     }
 }
 
-/// The range of a partial response, or `None` if the server sends the whole file.
-fn range(response: &Response<Body>) -> Option<&str> {
-    text(response.headers(), "Content-Range").filter(|_| response.status().as_u16() == 206)
-}
-
-/// The first byte of the range.
-fn resumed_at(response: &Response<Body>) -> Option<u64> {
-    range(response)?.trim().strip_prefix("bytes ")?.split_once('-')?.0.parse().ok()
-}
-
-/// The size of the whole file in bytes, according to the response's own headers.
-fn total(response: &Response<Body>) -> Option<u64> {
-    let size = match range(response) {
-        Some(range) => range.rsplit_once('/')?.1,
-        None => text(response.headers(), "Content-Length")?,
-    };
-    size.trim().parse().ok()
+/// Where in the file the body starts, and the size of the whole file, according to the response's own headers.
+fn extent(response: &Response<Body>) -> (Option<u64>, Option<u64>) {
+    let header = |name| text(response.headers(), name).unwrap_or_default().trim();
+    if response.status().as_u16() != 206 {
+        return (Some(0), header("Content-Length").parse().ok());
+    }
+    let (range, size) = header("Content-Range").split_once('/').unwrap_or_default();
+    let start = range.strip_prefix("bytes ").and_then(|range| range.split('-').next()?.parse().ok());
+    (start, size.parse().ok())
 }

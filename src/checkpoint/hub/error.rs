@@ -14,7 +14,7 @@ use std::time::Duration;
 pub struct HubError {
     /// Lets callers tell errors apart.
     pub kind: HubErrorKind,
-    sentence: String,
+    pub(super) sentence: String,
 }
 
 /// The kinds of [`HubError`] that need different reactions.
@@ -37,12 +37,6 @@ impl fmt::Display for HubError {
 }
 
 impl Error for HubError {}
-
-impl HubError {
-    pub(super) fn new(kind: HubErrorKind, sentence: String) -> HubError {
-        HubError { kind, sentence }
-    }
-}
 
 /// A failed request.
 #[derive(Debug)]
@@ -103,10 +97,8 @@ impl Failure {
     }
 
     pub(super) fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Failure::Status(refusal) => refusal.retry_after,
-            Failure::Connection { .. } => None,
-        }
+        let Failure::Status(refusal) = self else { return None };
+        refusal.retry_after
     }
 }
 
@@ -130,109 +122,82 @@ pub(super) struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    /// The sentence for a request that failed for good.
+    /// The error for a request that failed for good.
     pub(super) fn explain(&self, failure: Failure) -> HubError {
-        match failure {
-            Failure::Status(refusal) => match &refusal.other_host {
-                Some(host) => self.explain_other_host(&refusal, host),
-                None => self.explain_refusal(&refusal),
-            },
-            Failure::Connection { reason, .. } => HubError::new(
-                HubErrorKind::Unreachable,
-                format!("cannot fetch {} from {}: {reason}", self.what(), self.endpoint),
-            ),
-        }
-    }
-
-    fn what(&self) -> String {
-        match self.file {
+        let kind = match &failure {
+            Failure::Connection { .. } => HubErrorKind::Unreachable,
+            Failure::Status(refusal) if refusal.code >= 500 => HubErrorKind::Unreachable,
+            Failure::Status(refusal) if refusal.hub_code() == "RevisionNotFound" => HubErrorKind::NoSuchRevision,
+            Failure::Status(_) => HubErrorKind::Refused,
+        };
+        let what = match self.file {
             Some(file) => format!("{} of {}", printable(file), self.model_id),
             None => self.model_id.to_string(),
-        }
-    }
-
-    /// The storage behind the Hub knows neither repositories nor tokens: its URLs are signed. If it refuses, it refuses
-    /// this connection.
-    fn explain_other_host(&self, refusal: &Refusal, host: &str) -> HubError {
-        let kind = if refusal.code >= 500 { HubErrorKind::Unreachable } else { HubErrorKind::Refused };
-        HubError::new(
-            kind,
-            format!(
-                "cannot fetch {}: {host}, to which the Hub at {} redirects, answered with status {}{}: a proxy or \
-                 firewall may block this host (let it through), or it is out of order (try again later)",
-                self.what(),
-                self.endpoint,
-                refusal.code,
-                refusal.quoted_message()
-            ),
-        )
-    }
-
-    fn explain_refusal(&self, refusal: &Refusal) -> HubError {
-        let Asked { endpoint, model_id, revision, .. } = self;
-        let refused = |sentence| HubError::new(HubErrorKind::Refused, sentence);
-        match (refusal.code, refusal.error_code.as_deref().unwrap_or_default()) {
-            (_, "GatedRepo") => refused(self.explain_gate(&refusal.user)),
-            (_, "RevisionNotFound") => HubError::new(
-                HubErrorKind::NoSuchRevision,
-                format!(
-                    "{model_id} has no revision {revision}: use a branch, a tag, a commit or refs/pr/N \
-                     (see {endpoint}/{model_id}/tree/main)"
-                ),
-            ),
-            (_, "EntryNotFound") => refused(match self.file {
-                Some(file) => format!("{model_id} has no file {} at revision {revision}", printable(file)),
-                None => format!("{model_id} has no files at revision {revision}: see {endpoint}/{model_id}/tree/main"),
-            }),
-            (401, _) if matches!(refusal.user, User::Token { .. }) && refusal.blames_token() => refused(format!(
-                "the Hub at {endpoint} refused the token: it is invalid or has expired; \
-                 create a new one at {endpoint}/settings/tokens, or unset HF_TOKEN"
-            )),
-            // Without a token the Hub does not say whether a repository is private or missing.
-            (_, "RepoNotFound") | (401, _) | (404, _) => refused(format!(
-                "there is no model {model_id} at {endpoint}, or it is private: check the spelling, or {}",
-                refusal.user.remedy()
-            )),
-            (403, _) => refused(format!(
-                "the Hub at {endpoint} forbids access to {model_id}{}: {}",
-                refusal.quoted_message(),
-                refusal.user.remedy()
-            )),
-            (429, _) => refused(format!(
-                "the Hub at {endpoint} limits requests (status 429) for {model_id}: try again {}{}",
-                match refusal.retry_after {
-                    Some(wait) => format!("in {} s", wait.as_secs().max(1)),
-                    None => "in a few minutes".to_string(),
-                },
-                if refusal.user == User::Nobody {
-                    ", or set HF_TOKEN (signed-in users have a higher limit)"
-                } else {
-                    ""
-                }
-            )),
-            (code @ 500.., _) => HubError::new(
-                HubErrorKind::Unreachable,
-                format!(
-                    "the Hub at {endpoint} failed to serve {model_id} (status {code}{}): try again later",
+        };
+        let endpoint = self.endpoint;
+        let sentence = match &failure {
+            Failure::Connection { reason, .. } => format!("cannot fetch {what} from {endpoint}: {reason}"),
+            Failure::Status(refusal) => match &refusal.other_host {
+                // The storage behind the Hub knows neither repositories nor tokens: its URLs are signed. If it refuses,
+                // it refuses this connection.
+                Some(host) => format!(
+                    "cannot fetch {what}: {host}, to which the Hub at {endpoint} redirects, answered with status \
+                     {}{}: a proxy or firewall may block this host (let it through), or it is out of order (try again \
+                     later)",
+                    refusal.code,
                     refusal.quoted_message()
                 ),
-            ),
-            (code, _) => refused(format!(
-                "the Hub at {endpoint} refused to serve {model_id} at revision {revision} (status {code}{})",
-                refusal.quoted_message()
-            )),
-        }
+                None => self.explain_refusal(refusal),
+            },
+        };
+        HubError { kind, sentence }
     }
 
-    fn explain_gate(&self, user: &User) -> String {
-        let Asked { endpoint, model_id, .. } = self;
-        if let User::Token { .. } = user {
-            return format!(
+    /// The sentence for a refusal by the Hub itself.
+    fn explain_refusal(&self, refusal: &Refusal) -> String {
+        let Asked { endpoint, model_id, revision, .. } = self;
+        let (user, said) = (&refusal.user, refusal.quoted_message());
+        match (refusal.code, refusal.hub_code(), user) {
+            (_, "GatedRepo", User::Token { .. }) => format!(
                 "{model_id} is gated and the token in use has no access to it: accept its terms at \
-                 {endpoint}/{model_id} with the token's account, or set HF_TOKEN to the token of an account that has access"
-            );
+                 {endpoint}/{model_id} with the token's account, or set HF_TOKEN to the token of an account that has \
+                 access"
+            ),
+            (_, "GatedRepo", _) => {
+                format!("{model_id} is gated: accept its terms at {endpoint}/{model_id}, then {}", user.remedy())
+            }
+            (_, "RevisionNotFound", _) => format!(
+                "{model_id} has no revision {revision}: use a branch, a tag, a commit or refs/pr/N \
+                 (see {endpoint}/{model_id}/tree/main)"
+            ),
+            (_, "EntryNotFound", _) => match self.file {
+                Some(file) => format!("{model_id} has no file {} at revision {revision}", printable(file)),
+                None => format!("{model_id} has no files at revision {revision}: see {endpoint}/{model_id}/tree/main"),
+            },
+            (401, _, User::Token { .. }) if refusal.blames_token() => format!(
+                "the Hub at {endpoint} refused the token: it is invalid or has expired; \
+                 create a new one at {endpoint}/settings/tokens, or unset HF_TOKEN"
+            ),
+            // Without a token the Hub does not say whether a repository is private or missing.
+            (_, "RepoNotFound", _) | (401 | 404, ..) => format!(
+                "there is no model {model_id} at {endpoint}, or it is private: check the spelling, or {}",
+                user.remedy()
+            ),
+            (403, ..) => format!("the Hub at {endpoint} forbids access to {model_id}{said}: {}", user.remedy()),
+            (429, ..) => {
+                let wait = refusal.retry_after.map(|wait| format!("in {} s", wait.as_secs().max(1)));
+                let wait = wait.unwrap_or_else(|| "in a few minutes".to_string());
+                let higher = ", or set HF_TOKEN (signed-in users have a higher limit)";
+                let higher = if *user == User::Nobody { higher } else { "" };
+                format!("the Hub at {endpoint} limits requests (status 429) for {model_id}: try again {wait}{higher}")
+            }
+            (code @ 500.., ..) => {
+                format!("the Hub at {endpoint} failed to serve {model_id} (status {code}{said}): try again later")
+            }
+            (code, ..) => format!(
+                "the Hub at {endpoint} refused to serve {model_id} at revision {revision} (status {code}{said})"
+            ),
         }
-        format!("{model_id} is gated: accept its terms at {endpoint}/{model_id}, then {}", user.remedy())
     }
 }
 
@@ -253,12 +218,17 @@ impl User {
 }
 
 impl Refusal {
-    fn blames_token(&self) -> bool {
-        self.message
-            .as_deref()
-            .is_some_and(|message| message.starts_with("Invalid cred") || message.contains("expired"))
+    /// The Hub's code for the reason, or an empty string.
+    fn hub_code(&self) -> &str {
+        self.error_code.as_deref().filter(|_| self.other_host.is_none()).unwrap_or_default()
     }
 
+    fn blames_token(&self) -> bool {
+        let message = self.message.as_deref().unwrap_or_default();
+        message.starts_with("Invalid cred") || message.contains("expired")
+    }
+
+    /// The server's message, for the middle of a sentence.
     fn quoted_message(&self) -> String {
         self.message.as_deref().map(|message| format!(", “{}”", printable(message))).unwrap_or_default()
     }

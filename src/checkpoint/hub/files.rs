@@ -4,7 +4,7 @@ use super::cache::RepoCache;
 use super::listing::Listing;
 use super::names::Commit;
 use super::SnapshotFile;
-use crate::checkpoint::files::{KnownFile, RepoPath, Role};
+use crate::checkpoint::files::{KnownFile, RepoPath, Role, ADAPTER_CONFIG, IS_ADAPTER, TOKENIZER_CONFIG};
 use crate::checkpoint::weights::index;
 
 /// What a cached snapshot has of a checkpoint.
@@ -29,10 +29,8 @@ pub(super) fn select(listing: &Listing) -> Result<Vec<&'static KnownFile>, Strin
     if lacking.is_empty() {
         return Ok(files);
     }
-    if listing.has("adapter_config.json") {
-        return Err("is a PEFT adapter (adapter_config.json), which does not work without its base model: merge it \
-                    into that model, save the result, and use that folder"
-            .to_string());
+    if listing.has(ADAPTER_CONFIG) {
+        return Err(IS_ADAPTER.to_string());
     }
     let listed: Vec<String> = listing.paths().map(RepoPath::to_string).collect();
     let found = match listed.len() {
@@ -74,13 +72,12 @@ pub(super) fn look(cache: &RepoCache, commit: &Commit) -> Holding {
     }
     let is_there = |name: &str| known.iter().any(|file| file.name == name);
     if let Some(listing) = &listing {
-        let settings = KnownFile::names(|role| matches!(role, Role::TokenizerConfig | Role::TokenizerExtra));
+        let settings = KnownFile::names(|role| role == Role::TokenizerExtra);
         let listed = |name: &&str| listing.keys().any(|path| path.as_str() == *name);
         lacks.extend(settings.into_iter().filter(|name| !is_there(name)).filter(listed).map(str::to_string));
     }
-    let decided = |name: &str| is_there(name) || cache.is_known_missing(commit, name);
     let is_certain =
-        listing.is_some() || KnownFile::names(|role| role == Role::TokenizerConfig).into_iter().all(decided);
+        listing.is_some() || is_there(TOKENIZER_CONFIG) || cache.is_known_missing(commit, TOKENIZER_CONFIG);
     Holding { files, lacks, is_certain }
 }
 

@@ -16,6 +16,7 @@ mod names;
 mod options;
 mod proxies;
 mod retry;
+mod system;
 mod transport;
 
 pub use error::{HubError, HubErrorKind};
@@ -24,7 +25,7 @@ pub use options::{Endpoint, HubOptions, Patience, Token};
 pub use proxies::ProxyRules;
 pub use retry::RetryPolicy;
 
-use crate::checkpoint::files::{KnownFile, RepoPath, Role};
+use crate::checkpoint::files::{RepoPath, Role, TOKENIZER_CONFIG};
 use crate::checkpoint::weights::index;
 use anyhow::{anyhow, ensure, Context, Result};
 use cache::RepoCache;
@@ -62,15 +63,6 @@ pub trait DownloadProgress {
 /// Ignores progress.
 impl DownloadProgress for () {}
 
-/// Forwards messages only.
-struct MessagesAlone<'a>(&'a dyn DownloadProgress);
-
-impl DownloadProgress for MessagesAlone<'_> {
-    fn message(&self, text: &str) {
-        self.0.message(text);
-    }
-}
-
 /// Refuses a config.json, given with a name for it, if the checkpoint cannot be used.
 pub type ConfigCheck = fn(&[u8], &str) -> Result<()>;
 
@@ -107,6 +99,8 @@ pub struct SnapshotFile {
 /// Why a checkpoint is requested.
 #[derive(Clone, Copy, PartialEq)]
 enum Purpose {
+    /// To describe it: only config.json is fetched.
+    Describe,
     /// To use it now: cached files are trusted, and a busy Hub is not waited for.
     Use,
     /// To use it later: cached files are verified, and a busy Hub is waited for.
@@ -116,11 +110,16 @@ enum Purpose {
 impl Purpose {
     /// The longest wait that a server can request. The Hub counts requests in windows of five minutes.
     fn longest_asked(self) -> Duration {
-        match self {
-            Purpose::Use => Duration::from_secs(30),
-            Purpose::Keep => Duration::from_secs(360),
-        }
+        Duration::from_secs(if self == Purpose::Keep { 360 } else { 30 })
     }
+}
+
+/// What to find.
+struct Wanted {
+    model_id: ModelId,
+    /// To try in this order; at least one.
+    revisions: Vec<Revision>,
+    cache: RepoCache,
 }
 
 impl<'a> Hub<'a> {
@@ -142,29 +141,25 @@ impl<'a> Hub<'a> {
     /// # Errors
     /// A [`HubError`] if the Hub or the network fails, otherwise a message that names the file.
     pub fn snapshot(&self, model_id: &str, revision: Option<&str>) -> Result<Snapshot> {
-        let (model_id, revisions) = parse(model_id, revision)?;
-        let cache = self.cache(&model_id);
+        let wanted = self.wanted(model_id, revision)?;
         let mut in_doubt = None;
-        for revision in &revisions {
-            let Some(commit) = cache.commit_of(revision) else { continue };
-            let held = files::look(&cache, &commit);
-            if held.lacks.is_empty() && held.is_certain {
-                return Ok(cached(&cache, &model_id, revision, &commit, held));
+        for (revision, commit) in wanted.cached() {
+            let held = files::look(&wanted.cache, &commit);
+            if !held.lacks.is_empty() {
+                continue;
             }
-            if held.lacks.is_empty() && in_doubt.is_none() {
-                in_doubt = Some((revision, commit, held));
+            let is_certain = held.is_certain;
+            let snapshot = wanted.snapshot(revision, &commit, held);
+            if is_certain {
+                return Ok(snapshot);
             }
+            in_doubt.get_or_insert(snapshot);
         }
-        let fetched = if self.options.offline {
-            Err(explain_offline(&cache, &model_id, &revisions).into())
-        } else {
-            self.fetch_first(&cache, &model_id, &revisions, Purpose::Use)
-        };
-        match (fetched, in_doubt) {
-            (Err(error), Some((revision, commit, held)))
+        match (self.fetch(&wanted, Purpose::Use), in_doubt) {
+            (Err(error), Some(snapshot))
                 if matches!(kind(&error), Some(HubErrorKind::Unreachable | HubErrorKind::Offline)) =>
             {
-                Ok(cached(&cache, &model_id, revision, &commit, held))
+                Ok(snapshot)
             }
             (fetched, _) => fetched,
         }
@@ -175,25 +170,12 @@ impl<'a> Hub<'a> {
     /// # Errors
     /// As [`Hub::snapshot`].
     pub fn config(&self, model_id: &str, revision: Option<&str>) -> Result<PathBuf> {
-        let (model_id, revisions) = parse(model_id, revision)?;
-        let cache = self.cache(&model_id);
-        let cached = revisions.iter().filter_map(|revision| cache.commit_of(revision));
-        let folders = cached.map(|commit| cache.snapshot(&commit));
-        if let Some(folder) = folders.into_iter().find(|folder| folder.join("config.json").is_file()) {
-            return Ok(folder);
+        let wanted = self.wanted(model_id, revision)?;
+        let mut cached = wanted.cached().map(|(_, commit)| wanted.cache.snapshot(&commit));
+        match cached.find(|folder| folder.join("config.json").is_file()) {
+            Some(folder) => Ok(folder),
+            None => Ok(self.fetch(&wanted, Purpose::Describe)?.folder),
         }
-        if self.options.offline {
-            return Err(explain_offline(&cache, &model_id, &revisions).into());
-        }
-        let mut outcome = Err(anyhow!("there is no revision to ask for"));
-        for revision in &revisions {
-            outcome = self.fetch_config(&cache, &model_id, revision);
-            match &outcome {
-                Err(error) if kind(error) == Some(HubErrorKind::NoSuchRevision) => {}
-                _ => break,
-            }
-        }
-        outcome
     }
 
     /// Like [`Hub::snapshot`], but always asks the Hub for the revision's newest commit, and verifies the hashes of
@@ -203,8 +185,7 @@ impl<'a> Hub<'a> {
     /// As for [`Hub::snapshot`].
     pub fn download(&self, model_id: &str, revision: Option<&str>) -> Result<Snapshot> {
         if !self.options.offline {
-            let (model_id, revisions) = parse(model_id, revision)?;
-            return self.fetch_first(&self.cache(&model_id), &model_id, &revisions, Purpose::Keep);
+            return self.fetch(&self.wanted(model_id, revision)?, Purpose::Keep);
         }
         let snapshot = self.snapshot(model_id, revision)?;
         for file in &snapshot.files {
@@ -220,73 +201,67 @@ impl<'a> Hub<'a> {
         Ok(snapshot)
     }
 
-    fn cache(&self, model_id: &ModelId) -> RepoCache {
-        RepoCache::new(&self.options.cache_dir, self.options.links, model_id)
+    /// The validated id, the revisions to try, and the cache.
+    fn wanted(&self, model_id: &str, revision: Option<&str>) -> Result<Wanted> {
+        let model_id = ModelId::parse(model_id)?;
+        let revisions = match revision {
+            Some(revision) => vec![revision],
+            None if model_id.as_str() == DEFAULT_MODEL_ID => DEFAULT_MODEL_REVISIONS.to_vec(),
+            None => vec!["main"],
+        };
+        let revisions = revisions.into_iter().map(Revision::parse).collect::<Result<_>>()?;
+        let cache = RepoCache::new(&self.options.cache_dir, self.options.links, &model_id);
+        Ok(Wanted { model_id, revisions, cache })
     }
 
-    /// Fetches the first of `revisions` that the Hub has.
-    fn fetch_first(
-        &self,
-        cache: &RepoCache,
-        model_id: &ModelId,
-        revisions: &[Revision],
-        purpose: Purpose,
-    ) -> Result<Snapshot> {
-        let (last, before) = revisions.split_last().expect("at least one revision is requested");
+    /// Fetches what `purpose` needs of the first revision that the Hub has.
+    fn fetch(&self, wanted: &Wanted, purpose: Purpose) -> Result<Snapshot> {
+        if self.options.offline {
+            return Err(wanted.explain_offline().into());
+        }
+        let transport = &Transport::new(&self.options, purpose.longest_asked(), self.progress)?;
+        let fetch = |revision| {
+            let asked = Asked { endpoint: &self.options.endpoint, model_id: &wanted.model_id, revision, file: None };
+            let fetch = Fetch { cache: &wanted.cache, asked, transport, purpose, check_config: self.check_config };
+            let commit = fetch.run()?;
+            Ok(wanted.snapshot(revision, &commit, files::look(&wanted.cache, &commit)))
+        };
+        let (last, before) = wanted.revisions.split_last().expect("at least one revision is requested");
         for revision in before {
-            match self.fetch(cache, model_id, revision, purpose) {
+            match fetch(revision) {
                 Err(error) if kind(&error) == Some(HubErrorKind::NoSuchRevision) => {}
                 outcome => return outcome,
             }
         }
-        self.fetch(cache, model_id, last, purpose)
-    }
-
-    fn fetch(&self, cache: &RepoCache, model_id: &ModelId, revision: &Revision, purpose: Purpose) -> Result<Snapshot> {
-        let commit = self.fetching(cache, model_id, revision, purpose, &|fetch| fetch.run())?;
-        Ok(cached(cache, model_id, revision, &commit, files::look(cache, &commit)))
-    }
-
-    fn fetch_config(&self, cache: &RepoCache, model_id: &ModelId, revision: &Revision) -> Result<PathBuf> {
-        let commit = self.fetching(cache, model_id, revision, Purpose::Use, &|fetch| fetch.config())?;
-        Ok(cache.snapshot(&commit))
-    }
-
-    /// Runs `what` for one checkpoint.
-    fn fetching(
-        &self,
-        cache: &RepoCache,
-        model_id: &ModelId,
-        revision: &Revision,
-        purpose: Purpose,
-        what: &dyn Fn(&Fetch<'_>) -> Result<Commit>,
-    ) -> Result<Commit> {
-        let messages = MessagesAlone(self.progress);
-        let progress = if self.options.progress_bars { self.progress } else { &messages };
-        let transport = &Transport::new(&self.options, purpose.longest_asked(), progress)?;
-        let asked = Asked { endpoint: &self.options.endpoint, model_id, revision, file: None };
-        what(&Fetch { cache, asked, transport, purpose, check_config: self.check_config })
+        fetch(last)
     }
 }
 
-/// The cached snapshot.
-fn cached(cache: &RepoCache, id: &ModelId, revision: &Revision, commit: &Commit, held: Holding) -> Snapshot {
-    let (model_id, revision, folder) = (id.to_string(), revision.to_string(), cache.snapshot(commit));
-    Snapshot { folder, model_id, revision, commit: commit.as_str().to_string(), files: held.files }
-}
+impl Wanted {
+    /// The revisions whose commits the cache knows.
+    fn cached(&self) -> impl Iterator<Item = (&Revision, Commit)> {
+        self.revisions.iter().filter_map(|revision| Some((revision, self.cache.commit_of(revision)?)))
+    }
 
-fn explain_offline(cache: &RepoCache, model_id: &ModelId, revisions: &[Revision]) -> HubError {
-    let known = revisions.iter().find_map(|revision| Some((revision, cache.commit_of(revision)?)));
-    let lack = match &known {
-        None => format!("it is not in the cache ({})", cache.folder.display()),
-        Some((revision, commit)) => {
-            let lacks = files::look(cache, commit).lacks;
-            let lacks = if lacks.is_empty() { "tokenizer_config.json".to_string() } else { lacks.join(", ") };
-            format!("at revision {revision} the cache lacks {lacks} ({})", cache.snapshot(commit).display())
-        }
-    };
-    let revision = revisions.iter().map(Revision::as_str).collect::<Vec<_>>().join(" or ");
-    HubError::new(HubErrorKind::Offline, format!("cannot load {model_id} (revision {revision}) offline: {lack}"))
+    fn snapshot(&self, revision: &Revision, commit: &Commit, held: Holding) -> Snapshot {
+        let (model_id, revision) = (self.model_id.to_string(), revision.to_string());
+        let (folder, commit) = (self.cache.snapshot(commit), commit.to_string());
+        Snapshot { folder, model_id, revision, commit, files: held.files }
+    }
+
+    fn explain_offline(&self) -> HubError {
+        let lack = match self.cached().next() {
+            None => format!("it is not in the cache ({})", self.cache.folder.display()),
+            Some((revision, commit)) => {
+                let lacks = files::look(&self.cache, &commit).lacks;
+                let lacks = if lacks.is_empty() { TOKENIZER_CONFIG.to_string() } else { lacks.join(", ") };
+                format!("at revision {revision} the cache lacks {lacks} ({})", self.cache.snapshot(&commit).display())
+            }
+        };
+        let revision = self.revisions.iter().map(Revision::as_str).collect::<Vec<_>>().join(" or ");
+        let sentence = format!("cannot load {} (revision {revision}) offline: {lack}", self.model_id);
+        HubError { kind: HubErrorKind::Offline, sentence }
+    }
 }
 
 /// A checkpoint that is being downloaded into the cache.
@@ -304,43 +279,33 @@ impl Fetch<'_> {
         let Asked { model_id, revision, .. } = self.asked;
         let listing = self.list()?;
         let commit = &listing.commit;
+        let folder = self.cache.snapshot(commit);
         let selection = files::select(&listing).map_err(|lack| anyhow!("{model_id} at revision {revision} {lack}"))?;
         for file in &selection {
-            self.obtain(&listing, &file.path(), file.max_size)?;
+            self.obtain(&listing, &file.path(), file.max_size())?;
             if file.role == Role::Config {
+                if self.purpose == Purpose::Describe {
+                    // Without a note of the commit, with which the cache would seem to have a checkpoint.
+                    return Ok(listing.commit);
+                }
                 let origin = format!("config.json of {model_id} at revision {revision}");
-                (self.check_config)(&file.read(&self.cache.snapshot(commit))?, &origin)?;
+                (self.check_config)(&file.read(&folder)?, &origin)?;
             }
             if file.is_index() {
-                let shards = file.read(&self.cache.snapshot(commit)).and_then(|json| index::read(&json));
+                let shards = file.read(&folder).and_then(|json| index::read(&json));
                 for shard in shards.with_context(|| format!("cannot read {} of {model_id}", file.name))?.keys() {
                     self.obtain(&listing, shard, usize::MAX)?;
                 }
             }
         }
-        for absent in KnownFile::names(|role| role == Role::TokenizerConfig) {
-            if !listing.has(absent) {
-                self.cache.note_missing(commit, absent);
-            }
+        if !listing.has(TOKENIZER_CONFIG) {
+            self.cache.note_missing(commit, TOKENIZER_CONFIG);
         }
         if let Some(before) = self.cache.commit_of(revision).filter(|before| before != commit) {
-            let (before, now) = (before.as_str(), commit.as_str());
-            self.transport
-                .progress
-                .message(&format!("{revision} of {model_id} has moved from commit {before} to {now}"));
+            let moved = format!("{revision} of {model_id} has moved from commit {before} to {commit}");
+            self.transport.progress.message(&moved);
         }
         self.cache.write_reference(revision, commit)?;
-        Ok(listing.commit)
-    }
-
-    /// Fetches only config.json. Does not write the reference: the cache would seem to have a checkpoint.
-    fn config(&self) -> Result<Commit> {
-        let Asked { model_id, revision, .. } = self.asked;
-        let listing = self.list()?;
-        let selection = files::select(&listing).map_err(|lack| anyhow!("{model_id} at revision {revision} {lack}"))?;
-        for file in selection.iter().filter(|file| file.role == Role::Config) {
-            self.obtain(&listing, &file.path(), file.max_size)?;
-        }
         Ok(listing.commit)
     }
 
@@ -392,7 +357,10 @@ impl Fetch<'_> {
             self.cache.discard(&whole)?;
             let staged = self.cache.stage(&blob)?;
             let download = Download { transport: self.transport, url: &url, file, blob: &blob, size, staged: &staged };
-            download.run().map_err(|aborted| self.explain(&asked, aborted))?;
+            download.run().map_err(|aborted| match aborted {
+                Aborted::Failure(failure) => asked.explain(failure).into(),
+                Aborted::Disk(error) => error,
+            })?;
             self.cache.publish(&blob, &staged)?;
         }
         self.cache.link(commit, file, &blob, is_new)
@@ -422,36 +390,12 @@ impl Fetch<'_> {
             return Ok(false);
         }
         match self.purpose {
-            Purpose::Use => Ok(true),
+            Purpose::Describe | Purpose::Use => Ok(true),
             Purpose::Keep => File::open(path)
                 .and_then(|file| blob.matches(&file))
                 .with_context(|| format!("cannot verify {}", path.display())),
         }
     }
-
-    fn explain(&self, asked: &Asked<'_>, aborted: Aborted) -> anyhow::Error {
-        match aborted {
-            Aborted::Failure(failure) => asked.explain(failure).into(),
-            Aborted::Disk(error) => error,
-            Aborted::Wrong { tries } => asked
-                .explain(Failure::senseless(format!(
-                    "its content differed from the Hub's hash {tries} times: a proxy or mirror on the \
-                     way may change it; try again later or on another network"
-                )))
-                .into(),
-        }
-    }
-}
-
-/// The validated id, and the revisions to try in order.
-fn parse(model_id: &str, revision: Option<&str>) -> Result<(ModelId, Vec<Revision>)> {
-    let model_id = ModelId::parse(model_id)?;
-    let revisions = match revision {
-        Some(revision) => vec![revision],
-        None if model_id.as_str() == DEFAULT_MODEL_ID => DEFAULT_MODEL_REVISIONS.to_vec(),
-        None => vec!["main"],
-    };
-    Ok((model_id, revisions.into_iter().map(Revision::parse).collect::<Result<_>>()?))
 }
 
 /// Whether a cached file's content matches the hash in the name of its blob. Only the first link counts: Python may

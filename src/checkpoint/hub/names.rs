@@ -4,14 +4,16 @@
 //! inside a repository ([`RepoPath`]). None can leave the cache, because values of these types have been parsed.
 
 use super::digest;
-use crate::checkpoint::files::RepoPath;
+use crate::checkpoint::files::{checked_text, RepoPath};
 use anyhow::{bail, Result};
-use std::fmt;
+use percent_encoding::{utf8_percent_encode, AsciiSet, NON_ALPHANUMERIC};
 use std::fs::File;
 
 /// The id of a model repository on the Hub: `NAME` or `ORGANIZATION/NAME`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelId(String);
+
+checked_text!(ModelId, Revision, Commit);
 
 impl ModelId {
     /// Parses an id by the rules of `validate_repo_id` in Python's huggingface_hub.
@@ -19,41 +21,27 @@ impl ModelId {
     /// # Errors
     /// If the id breaks a rule; the message says which.
     pub fn parse(id: &str) -> Result<ModelId> {
-        let fault = if id.is_empty() {
-            "it is empty"
-        } else if id.split('/').any(|part| part.len() > 96) {
-            "a part of it is longer than 96 characters"
-        } else if id.matches('/').count() > 1 {
-            "it has more than one `/`"
-        } else if !id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./".contains(&b)) {
-            "only letters, digits, `-`, `_` and `.` are allowed"
-        } else if id.split('/').any(str::is_empty) {
-            "a part of it is empty"
-        } else if id.starts_with(['-', '.']) || id.ends_with(['-', '.']) {
-            "it starts or ends with `-` or `.`"
-        } else if id.contains("--") || id.contains("..") {
-            "it contains `--` or `..`"
-        } else if id.ends_with(".git") {
-            "it ends with `.git`"
-        } else {
-            return Ok(ModelId(id.to_string()));
-        };
-        bail!(
-            "`{}` is not a model id, {fault}: use ORGANIZATION/NAME as on the Hub, `builtin`, \
-             or the path of an existing folder",
-            printable(id)
-        )
-    }
-
-    /// The id as given.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for ModelId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        let faults = [
+            (id.is_empty(), "it is empty"),
+            (id.split('/').any(|part| part.len() > 96), "a part of it is longer than 96 characters"),
+            (id.matches('/').count() > 1, "it has more than one `/`"),
+            (
+                !id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./".contains(&b)),
+                "only letters, digits, `-`, `_` and `.` are allowed",
+            ),
+            (id.split('/').any(str::is_empty), "a part of it is empty"),
+            (id.starts_with(['-', '.']) || id.ends_with(['-', '.']), "it starts or ends with `-` or `.`"),
+            (id.contains("--") || id.contains(".."), "it contains `--` or `..`"),
+            (id.ends_with(".git"), "it ends with `.git`"),
+        ];
+        match faults.iter().find(|(is_broken, _)| *is_broken) {
+            None => Ok(ModelId(id.to_string())),
+            Some((_, fault)) => bail!(
+                "`{}` is not a model id, {fault}: use ORGANIZATION/NAME as on the Hub, `builtin`, \
+                 or the path of an existing folder",
+                printable(id)
+            ),
+        }
     }
 }
 
@@ -81,22 +69,6 @@ impl Revision {
         }
         Ok(Revision(revision.to_string()))
     }
-
-    /// The revision as given.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// The commit, if the revision is a full commit hash.
-    pub(super) fn as_commit(&self) -> Option<Commit> {
-        Commit::parse(&self.0)
-    }
-}
-
-impl fmt::Display for Revision {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
 }
 
 /// A full commit hash: 40 lower-case hexadecimal digits.
@@ -106,10 +78,6 @@ pub(super) struct Commit(String);
 impl Commit {
     pub(super) fn parse(commit: &str) -> Option<Commit> {
         is_hex(commit, 40).then(|| Commit(commit.to_string()))
-    }
-
-    pub(super) fn as_str(&self) -> &str {
-        &self.0
     }
 }
 
@@ -170,15 +138,8 @@ pub(super) fn escaped_path(path: &RepoPath) -> String {
 
 /// Escapes `text` as one part of a URL's path: everything except RFC 3986's unreserved characters.
 pub(super) fn escaped(text: &str) -> String {
-    let escape = |byte: u8| {
-        let is_plain = byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-        if is_plain {
-            char::from(byte).to_string()
-        } else {
-            format!("%{byte:02X}")
-        }
-    };
-    text.bytes().map(escape).collect()
+    const ESCAPED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    utf8_percent_encode(text, &ESCAPED).to_string()
 }
 
 /// Prepares `text` for a message: escapes control characters and cuts long texts.

@@ -76,26 +76,23 @@ impl HubOptions {
     pub fn from_env(env: &dyn Fn(&str) -> Option<OsString>, offline: bool) -> HubOptions {
         let env = Environment(env);
         let home = env.huggingface_home();
-        let cache_dir = ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"]
-            .iter()
-            .find_map(|name| env.get(name))
-            .map_or_else(|| home.join("hub"), |path| env.expand(&path));
-        let endpoint = env.text("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_string());
-        let offline_asked = env.text("HF_HUB_OFFLINE").or_else(|| env.text("TRANSFORMERS_OFFLINE"));
+        let cache_dir = env.get(&["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"]);
+        let cache_dir = cache_dir.map_or_else(|| home.join("hub"), |path| env.expand(&path));
+        let endpoint = env.text(&["HF_ENDPOINT"]).unwrap_or_else(|| "https://huggingface.co".to_string());
         let patience = Patience::default();
         HubOptions {
             cache_dir,
             endpoint: Endpoint::new(&endpoint),
             token: env.token(&home),
-            offline: offline || offline_asked.is_some_and(|value| is_true(&value)),
+            offline: offline || env.is_true(&["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"]),
             proxies: ProxyRules::from_env(&env),
             patience: Patience {
                 answer: env.seconds("HF_HUB_ETAG_TIMEOUT").unwrap_or(patience.answer),
                 stall: env.seconds("HF_HUB_DOWNLOAD_TIMEOUT").unwrap_or(patience.stall),
                 ..patience
             },
-            links: !env.is_true("HF_HUB_DISABLE_SYMLINKS"),
-            progress_bars: !env.is_true("HF_HUB_DISABLE_PROGRESS_BARS"),
+            links: !env.is_true(&["HF_HUB_DISABLE_SYMLINKS"]),
+            progress_bars: !env.is_true(&["HF_HUB_DISABLE_PROGRESS_BARS"]),
         }
     }
 }
@@ -114,11 +111,10 @@ impl Endpoint {
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (scheme, rest) = self.0.split_once("://").unwrap_or(("", &self.0));
+        let (scheme, rest) = self.0.split_at(self.0.find("://").map_or(0, |end| end + 3));
         // The last `@` ends the credentials, even if it is in the wrong place: better to show too little than a secret.
         let shown = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
-        let separator = if scheme.is_empty() { "" } else { "://" };
-        f.write_str(&super::names::printable(&format!("{scheme}{separator}{shown}")))
+        f.write_str(&super::names::printable(&format!("{scheme}{shown}")))
     }
 }
 
@@ -156,40 +152,37 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Python's `_is_true`.
-fn is_true(value: &str) -> bool {
-    ["1", "ON", "YES", "TRUE"].contains(&value.to_uppercase().as_str())
-}
-
-/// An environment, given as a lookup by name.
+/// An environment, given as a lookup by name. Of several names, the first one that is set counts.
 pub(super) struct Environment<'a>(pub(super) &'a dyn Fn(&str) -> Option<OsString>);
 
 impl Environment<'_> {
-    fn get(&self, name: &str) -> Option<OsString> {
-        (self.0)(name).filter(|value| !value.is_empty())
+    fn get(&self, names: &[&str]) -> Option<OsString> {
+        names.iter().find_map(|name| (self.0)(name).filter(|value| !value.is_empty()))
     }
 
-    pub(super) fn text(&self, name: &str) -> Option<String> {
-        self.get(name)?.into_string().ok()
+    pub(super) fn text(&self, names: &[&str]) -> Option<String> {
+        self.get(names)?.into_string().ok()
     }
 
-    fn is_true(&self, name: &str) -> bool {
-        self.text(name).is_some_and(|value| is_true(&value))
+    /// Python's `_is_true`.
+    fn is_true(&self, names: &[&str]) -> bool {
+        let value = self.text(names).unwrap_or_default().to_uppercase();
+        ["1", "ON", "YES", "TRUE"].contains(&value.as_str())
     }
 
     /// A whole number of seconds. Zero counts as unset, as in Python.
     fn seconds(&self, name: &str) -> Option<Duration> {
-        self.text(name)?.trim().parse().ok().filter(|seconds| *seconds > 0).map(Duration::from_secs)
+        self.text(&[name])?.trim().parse().ok().filter(|seconds| *seconds > 0).map(Duration::from_secs)
     }
 
     fn home(&self) -> Option<PathBuf> {
-        self.get("HOME").map(PathBuf::from).or_else(std::env::home_dir)
+        self.get(&["HOME"]).map(PathBuf::from).or_else(std::env::home_dir)
     }
 
     /// `HF_HOME`, otherwise `huggingface` in the user's cache folder.
     fn huggingface_home(&self) -> PathBuf {
-        let path = self.get("HF_HOME").unwrap_or_else(|| {
-            let caches = self.get("XDG_CACHE_HOME").map_or_else(|| PathBuf::from("~/.cache"), PathBuf::from);
+        let path = self.get(&["HF_HOME"]).unwrap_or_else(|| {
+            let caches = self.get(&["XDG_CACHE_HOME"]).map_or_else(|| PathBuf::from("~/.cache"), PathBuf::from);
             caches.join("huggingface").into_os_string()
         });
         self.expand(&path)
@@ -197,14 +190,14 @@ impl Environment<'_> {
 
     /// The token from the environment, otherwise the one stored by `hf auth login`.
     fn token(&self, home: &Path) -> Option<Token> {
-        if self.is_true("HF_HUB_DISABLE_IMPLICIT_TOKEN") {
+        if self.is_true(&["HF_HUB_DISABLE_IMPLICIT_TOKEN"]) {
             return None;
         }
-        let given = self.text("HF_TOKEN").or_else(|| self.text("HUGGING_FACE_HUB_TOKEN"));
+        let given = self.text(&["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"]);
         if let Some(token) = given.and_then(|token| Token::new(&token)) {
             return Some(token);
         }
-        let path = self.get("HF_TOKEN_PATH").map_or_else(|| home.join("token"), |path| self.expand(&path));
+        let path = self.get(&["HF_TOKEN_PATH"]).map_or_else(|| home.join("token"), |path| self.expand(&path));
         Token::from_source(&std::fs::read_to_string(&path).ok()?, Some(path))
     }
 

@@ -18,7 +18,7 @@ impl ProxyRules {
     /// Reads the rules from an environment.
     pub(super) fn from_env(env: &Environment) -> ProxyRules {
         let read = |name: &str| {
-            let value = env.text(name).or_else(|| env.text(&name.to_uppercase()))?;
+            let value = env.text(&[name, &name.to_uppercase()])?;
             Some(value.trim().to_string()).filter(|value| !value.is_empty())
         };
         let direct = read("no_proxy").unwrap_or_default();

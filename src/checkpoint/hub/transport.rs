@@ -11,9 +11,8 @@ use super::options::{HubOptions, Patience, Token};
 use super::proxies::ProxyRules;
 use super::retry::RetryPolicy;
 use super::DownloadProgress;
+use std::cell::{OnceCell, RefCell};
 use std::io::{self, Read};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use ureq::http::{HeaderMap, Response, Uri};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
@@ -34,16 +33,19 @@ const HUB_HOSTS: [&str; 2] = ["huggingface.co", "hf.co"];
 pub(super) struct Transport<'a> {
     endpoint: Uri,
     token: Option<&'a Token>,
-    /// Whether the Hub has refused the token, which came from a file: it is no longer sent.
-    is_stale: AtomicBool,
+    /// As whom the next request is made.
+    user: RefCell<User>,
     proxies: &'a ProxyRules,
     pub(super) patience: &'a Patience,
     /// The longest wait that the server can request.
     longest_asked: Duration,
+    /// Receives messages.
     pub(super) progress: &'a dyn DownloadProgress,
+    /// Receives byte counts.
+    pub(super) bar: &'a dyn DownloadProgress,
     /// An agent with its open connections for `http`, and one for `https`. Created on first use: creating one reads the
     /// system's certificates, which would delay a start from the cache.
-    agents: [OnceLock<Agent>; 2],
+    agents: [OnceCell<Agent>; 2],
 }
 
 /// A request, independent of who responds.
@@ -73,15 +75,18 @@ impl<'a> Transport<'a> {
             let source = token.file().map_or("HF_TOKEN".to_string(), |file| file.display().to_string());
             anyhow::bail!("the token contains invalid characters: check {source}");
         }
+        let token = options.token.as_ref();
+        let user = token.map_or(User::Nobody, |token| User::Token { file: token.file().map(Into::into) });
         Ok(Transport {
             endpoint,
-            token: options.token.as_ref(),
-            is_stale: AtomicBool::new(false),
+            token,
+            user: RefCell::new(user),
             proxies: &options.proxies,
             patience: &options.patience,
             longest_asked,
             progress,
-            agents: [OnceLock::new(), OnceLock::new()],
+            bar: if options.progress_bars { progress } else { &() },
+            agents: [OnceCell::new(), OnceCell::new()],
         })
     }
 
@@ -147,34 +152,25 @@ impl<'a> Transport<'a> {
     /// The response after all redirects. If the Hub refuses a token from a file, asks again without it: the Hub refuses
     /// invalid tokens for public repositories too, and only Python's client refreshes what `hf auth login` has stored.
     fn follow(&self, request: Request) -> Result<Response<Body>, Failure> {
-        let user = self.user();
-        match (self.follow_as(&user, request), user) {
-            (Err(Failure::Status(refusal)), User::Token { file: Some(file) })
-                if refusal.code == 401 && refusal.other_host.is_none() =>
-            {
-                self.is_stale.store(true, Ordering::Relaxed);
+        let outcome = self.follow_as_user(request);
+        let Err(Failure::Status(refusal)) = &outcome else { return outcome };
+        match &**refusal {
+            Refusal { code: 401, other_host: None, user: User::Token { file: Some(file) }, .. } => {
                 self.progress.message(&format!(
                     "the Hub refused the token in {}: continuing without it (`hf auth login` creates a new one)",
                     file.display()
                 ));
-                self.follow_as(&self.user(), request)
+                self.user.replace(User::Stale { file: file.clone() });
+                self.follow_as_user(request)
             }
-            (outcome, _) => outcome,
+            _ => outcome,
         }
     }
 
-    fn user(&self) -> User {
-        match (self.token, self.token.and_then(Token::file)) {
-            (Some(_), Some(file)) if self.is_stale.load(Ordering::Relaxed) => User::Stale { file: file.into() },
-            (Some(_), file) => User::Token { file: file.map(Into::into) },
-            (None, _) => User::Nobody,
-        }
-    }
-
-    fn follow_as(&self, user: &User, request: Request) -> Result<Response<Body>, Failure> {
+    fn follow_as_user(&self, request: Request) -> Result<Response<Body>, Failure> {
         let mut url = http_uri(request.url).ok_or_else(|| Failure::senseless("the file's address is malformed"))?;
         for _ in 0..=MAX_REDIRECTS {
-            let response = self.send(user, &url, request)?;
+            let response = self.send(&url, request)?;
             if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
                 return Ok(response);
             }
@@ -195,14 +191,14 @@ impl<'a> Transport<'a> {
         is_canonical || origin == self::origin(&self.endpoint)
     }
 
-    fn send(&self, user: &User, url: &Uri, asked: Request) -> Result<Response<Body>, Failure> {
+    fn send(&self, url: &Uri, asked: Request) -> Result<Response<Body>, Failure> {
         let agent = self.agent(is_https(url))?;
         let request = if asked.method == "HEAD" { agent.head(url) } else { agent.get(url) };
         let config = request.config().timeout_recv_response(Some(asked.limit)).timeout_per_read(Some(asked.limit));
         let mut request = config.build().header("Accept-Encoding", "identity");
-        let is_of_hub = self.is_of_hub(url);
+        let (is_of_hub, user) = (self.is_of_hub(url), self.user.borrow());
         let authorization = self.token.and_then(Token::header);
-        if let Some(header) = authorization.filter(|_| is_of_hub && matches!(user, User::Token { .. })) {
+        if let Some(header) = authorization.filter(|_| is_of_hub && matches!(*user, User::Token { .. })) {
             request = request.header("Authorization", header);
         }
         if asked.from > 0 {
@@ -260,24 +256,28 @@ impl<'a> Transport<'a> {
 
 /// A client that returns every response as is: redirects and errors are handled here.
 fn agent(proxy: Option<Proxy>, patience: &Patience) -> Agent {
-    let native = rustls_native_certs::load_native_certs().certs;
-    // Bare containers have no certificate store, so the list trusted by Mozilla's browsers is compiled in.
-    let roots = if native.is_empty() {
-        RootCerts::WebPki
-    } else {
-        native.iter().map(|certificate| Certificate::from_der(certificate).to_owned()).into()
-    };
+    let system: Vec<_> = rustls_native_certs::load_native_certs().certs;
+    let system = system.iter().map(|certificate| Certificate::from_der(certificate).to_owned());
     Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
         .proxy(proxy)
         .user_agent(concat!("agnews/", env!("CARGO_PKG_VERSION")))
-        .tls_config(TlsConfig::builder().root_certs(roots).build())
+        .tls_config(TlsConfig::builder().root_certs(roots(system.collect())).build())
         .timeout_resolve(Some(patience.connect))
         .timeout_connect(Some(patience.connect))
         .timeout_per_write(Some(patience.stall))
         .build()
         .into()
+}
+
+/// Whom to trust: bare containers have no certificate store, so the list of Mozilla's browsers is compiled in.
+fn roots(system: Vec<Certificate<'static>>) -> RootCerts {
+    if system.is_empty() {
+        RootCerts::WebPki
+    } else {
+        system.into_iter().into()
+    }
 }
 
 fn is_https(url: &Uri) -> bool {
@@ -343,6 +343,12 @@ mod tests {
         assert_eq!(seconds(Some("\"api\";r=12;t=55"), Some("7")), Some(7));
         assert_eq!(seconds(Some("\"api\";r=12;t=55"), None), None);
         assert_eq!(seconds(None, Some("Wed, 21 Oct 2015 07:28:00 GMT")), None);
+    }
+
+    #[test]
+    fn without_a_systems_certificates_mozillas_list_is_trusted() {
+        assert!(matches!(roots(Vec::new()), RootCerts::WebPki));
+        assert!(matches!(roots(vec![Certificate::from_der(b"x")]), RootCerts::Specific(all) if all.len() == 1));
     }
 
     #[test]
