@@ -69,12 +69,15 @@ fn impatient() -> Patience {
 
 impl Setup {
     fn options(&self) -> HubOptions {
+        HubOptions { patience: impatient(), ..self.patient_options() }
+    }
+
+    fn patient_options(&self) -> HubOptions {
         let mut env = self.env.clone();
         env.entry("HF_HOME").or_insert_with(|| self.home.path().to_str().unwrap().to_string());
         env.entry("HF_ENDPOINT").or_insert_with(|| self.server.endpoint());
         let mut options = HubOptions::from_env(&|name| env.get(name).map(OsString::from), self.offline);
         options.token = self.token.and_then(Token::new).or(options.token);
-        options.patience = impatient();
         options
     }
 
@@ -387,6 +390,31 @@ fn a_stalled_connection_ends_with_a_message() {
     assert!(error.contains("cannot fetch model.safetensors of org/small from"), "{error}");
     setup.assert_nothing_half();
     assert!(!setup.repo_folder().join("refs/main").exists());
+}
+
+#[test]
+fn a_silent_server_is_given_up_after_the_variables_time() {
+    let long = Duration::from_secs(15);
+    for (variable, part, fault, expected) in [
+        ("HF_HUB_ETAG_TIMEOUT", "/api/models", Fault::Silent(long), "cannot fetch org/small from"),
+        ("HF_HUB_ETAG_TIMEOUT", "/api/models", Fault::Stall(10, long), "the connection stalled"),
+        ("HF_HUB_DOWNLOAD_TIMEOUT", "vocab.txt", Fault::Silent(long), "did not answer in time"),
+        ("HF_HUB_DOWNLOAD_TIMEOUT", "signature", Fault::Stall(1000, long), "the connection stalled"),
+    ] {
+        let mut setup = setup();
+        setup.env.insert(variable, "1".into());
+        setup.server.fault(part, usize::MAX, fault.clone());
+        let mut options = setup.patient_options();
+        options.patience.requests.tries = 1;
+        options.patience.downloads.tries = 1;
+        let started = Instant::now();
+        let error = Hub::new(options, &()).snapshot(ID, None).unwrap_err();
+        let waited = started.elapsed();
+        assert!(Duration::from_millis(900) < waited && waited < long, "{variable} {fault:?}: {waited:?}");
+        assert_eq!(error.downcast_ref::<HubError>().unwrap().kind, HubErrorKind::Unreachable);
+        assert!(error.to_string().contains(expected), "{variable} {fault:?}: {error}");
+        setup.assert_nothing_half();
+    }
 }
 
 #[test]

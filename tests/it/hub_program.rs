@@ -204,6 +204,13 @@ fn a_hub_with_its_own_authority_is_trusted_on_request() {
         .run()
         .code_is(1)
         .tells(&["the certificate of 127.0.0.1 is not trusted", "SSL_CERT_FILE"]);
+    // Without any certificate of the system's, those of Mozilla's list are trusted, which does not have this one.
+    let nothing = home.path().join("empty.pem");
+    fs::write(&nothing, "").unwrap();
+    for file in [nothing, home.path().join("missing.pem")] {
+        let refused = call(&server, home.path()).env("SSL_CERT_FILE", file).run().code_is(1);
+        refused.tells(&["the certificate of 127.0.0.1 is not trusted (", "Issuer"]);
+    }
     assert_eq!(call(&server, home.path()).env("SSL_CERT_FILE", authority()).quiet_success(), expected());
     assert!(server.requests().iter().any(|request| request.storage));
 }

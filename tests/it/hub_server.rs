@@ -22,6 +22,8 @@ pub(crate) enum Fault {
     Cut(usize),
     /// The connection stalls for this long after this many bytes of the body, then closes.
     Stall(usize, Duration),
+    /// Nothing is sent for this long, then the connection closes.
+    Silent(Duration),
     /// A body of the right size with a wrong byte.
     WrongByte,
     /// A valid response whose body is only this many bytes of the file.
@@ -524,6 +526,10 @@ fn misbehave(stream: &mut Box<dyn Stream>, request: &Request, mut answer: Answer
             if let Fault::Stall(_, pause) = fault {
                 std::thread::sleep(pause);
             }
+            None
+        }
+        Fault::Silent(pause) => {
+            std::thread::sleep(pause);
             None
         }
         Fault::WrongByte => {
