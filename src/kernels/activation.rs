@@ -4,6 +4,7 @@
 
 use super::product::MAX_LANES;
 use super::simd::Simd;
+use super::Precision;
 
 /// What a linear layer does to each sum before storing it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,15 +22,20 @@ pub enum Activation {
 }
 
 impl Activation {
+    /// As exact as numbers of `precision` are.
+    ///
     /// # Safety
     /// The processor has the features of `S`.
     #[inline(always)]
-    pub(super) unsafe fn apply<S: Simd>(self, x: S::V) -> S::V {
+    pub(super) unsafe fn apply<S: Simd>(self, precision: Precision, x: S::V) -> S::V {
         // SAFETY: the processor has the features of `S`.
         unsafe {
             match self {
                 Activation::Identity => x,
-                Activation::Gelu => gelu::<S>(x),
+                Activation::Gelu => match precision {
+                    Precision::F32 | Precision::Bf16x3 => gelu::<S>(x),
+                    Precision::Bf16 | Precision::Int8 => rough_gelu::<S>(x),
+                },
                 Activation::GeluTanh => gelu_tanh::<S>(x),
                 Activation::Relu => S::max(S::splat(0.0), x),
                 Activation::Tanh => tanh::<S>(x),
@@ -126,6 +132,38 @@ pub(super) unsafe fn gelu<S: Simd>(x: S::V) -> S::V {
     }
 }
 
+/// Where [`rough_gelu`] takes Φ to be 0 or 1.
+const ROUGH_END: f32 = 4.4;
+const ROUGH: [f32; 9] = [
+    3.569_168_2e-11,
+    -3.753_818_1e-9,
+    1.740_762_8e-7,
+    -4.724_703_6e-6,
+    8.429_119_0e-5,
+    -0.001_054_981_1,
+    0.009_642_993,
+    -0.066_076_398,
+    0.398_761_63,
+];
+
+/// GELU for a product of bf16 or eight-bit factors, within 4e-5 + 1e-6 |x|. A row whose largest number is 1 has eight-bit grid
+/// points 4e-3 apart, and bf16 numbers of that size are 4e-3 to 8e-3 apart. It takes half as long as [`gelu`], above all
+/// for want of the division.
+///
+/// Φ(x) - 1/2 ≈ x P(x²) with P of degree 8, which is ±1/2 at ±4.4 and beyond.
+///
+/// # Safety
+/// The processor has the features of `S`.
+#[inline(always)]
+unsafe fn rough_gelu<S: Simd>(x: S::V) -> S::V {
+    // SAFETY: the processor has the features of `S`.
+    unsafe {
+        let inside = S::min(S::splat(ROUGH_END), S::max(S::splat(-ROUGH_END), x));
+        let ratio = polynomial::<S>(S::mul(inside, inside), &ROUGH);
+        S::mul(x, S::mul_add(inside, ratio, S::splat(0.5)))
+    }
+}
+
 /// GELU's tanh approximation: x (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2 = x / (1 + e^(-2 √(2/π) (x + 0.044715 x³))).
 ///
 /// # Safety
@@ -157,7 +195,7 @@ mod tests {
     #[derive(Clone, Copy)]
     enum Function {
         Exp,
-        Activation(Activation),
+        Activation(Activation, Precision),
     }
 
     impl Kernel for Map<'_> {
@@ -169,7 +207,7 @@ mod tests {
                     let x = S::load_first(values.as_ptr(), values.len());
                     let y = match self.function {
                         Function::Exp => exp::<S>(x),
-                        Function::Activation(activation) => activation.apply::<S>(x),
+                        Function::Activation(activation, precision) => activation.apply::<S>(precision, x),
                     };
                     S::store_first(values.as_mut_ptr(), y, values.len());
                 }
@@ -216,7 +254,7 @@ mod tests {
     fn gelu_is_within_2e_7_of_its_operand() {
         for level in levels() {
             let xs = range(9.0);
-            for (&x, y) in xs.iter().zip(map(level, Function::Activation(Activation::Gelu), &xs)) {
+            for (&x, y) in xs.iter().zip(map(level, Function::Activation(Activation::Gelu, Precision::F32), &xs)) {
                 let error = (f64::from(y) - reference::gelu(f64::from(x))).abs();
                 let one_bit = f64::from(f32::from_bits(1));
                 assert!(error <= 2e-7 * f64::from(x.abs()) + one_bit, "{level}: gelu({x}) = {y}, off by {error:.1e}");
@@ -225,10 +263,26 @@ mod tests {
     }
 
     #[test]
+    fn rough_gelu_is_within_its_error() {
+        for level in levels() {
+            for precision in [Precision::Bf16, Precision::Int8] {
+                let xs = range(100.0);
+                for (&x, y) in xs.iter().zip(map(level, Function::Activation(Activation::Gelu, precision), &xs)) {
+                    let error = (f64::from(y) - reference::gelu(f64::from(x))).abs();
+                    assert!(error <= 4e-5 + 1e-6 * f64::from(x.abs()), "{level}: gelu({x}) = {y}, off by {error:.1e}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn gelu_far_from_zero() {
         for level in levels() {
-            let y =
-                map(level, Function::Activation(Activation::Gelu), &[-1e30, -6.0, 6.0, 1e30, f32::INFINITY, f32::NAN]);
+            let y = map(
+                level,
+                Function::Activation(Activation::Gelu, Precision::F32),
+                &[-1e30, -6.0, 6.0, 1e30, f32::INFINITY, f32::NAN],
+            );
             assert_eq!(y[..5], [0.0, 0.0, 6.0, 1e30, f32::INFINITY], "{level}");
             assert!(y[5].is_nan(), "{level}");
         }
@@ -238,7 +292,7 @@ mod tests {
     fn gelu_tanh_is_its_formula() {
         for level in levels() {
             let xs = range(9.0);
-            for (&x, y) in xs.iter().zip(map(level, Function::Activation(Activation::GeluTanh), &xs)) {
+            for (&x, y) in xs.iter().zip(map(level, Function::Activation(Activation::GeluTanh, Precision::F32), &xs)) {
                 let x = f64::from(x);
                 let inner = (2.0 / core::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
                 let truth = 0.5 * x * (1.0 + inner.tanh());
@@ -250,18 +304,26 @@ mod tests {
     #[test]
     fn relu_keeps_nan() {
         for level in levels() {
-            let y = map(level, Function::Activation(Activation::Relu), &[-1.0, 2.0, -0.0, f32::NEG_INFINITY, f32::NAN]);
+            let y = map(
+                level,
+                Function::Activation(Activation::Relu, Precision::F32),
+                &[-1.0, 2.0, -0.0, f32::NEG_INFINITY, f32::NAN],
+            );
             assert_eq!(y[..4], [0.0, 2.0, 0.0, 0.0], "{level}");
             assert!(y[4].is_nan(), "{level}");
         }
     }
+
     #[test]
     fn tanh_matches_the_standard_library() {
         for level in levels() {
             let xs = range(9.0);
-            let ys = map(level, Function::Activation(Activation::Tanh), &xs);
+            let ys = map(level, Function::Activation(Activation::Tanh, Precision::F32), &xs);
             assert!(xs.iter().zip(ys).all(|(x, y)| y == x.tanh()), "{level}");
-            assert!(map(level, Function::Activation(Activation::Tanh), &[f32::NAN])[0].is_nan(), "{level}");
+            assert!(
+                map(level, Function::Activation(Activation::Tanh, Precision::F32), &[f32::NAN])[0].is_nan(),
+                "{level}"
+            );
         }
     }
 }

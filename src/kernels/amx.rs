@@ -20,6 +20,8 @@ use std::sync::OnceLock;
 const TILE: usize = 16;
 /// Bytes of a float32, which is also the size of a sum and of a lane.
 const WORD: usize = size_of::<f32>();
+/// Floats of a cache line.
+const LINE: usize = 16;
 /// Bytes from one lane of a panel to the next.
 const PANEL_STRIDE: usize = 2 * TILE * WORD;
 /// Floats of a panel consumed by one step along K.
@@ -153,6 +155,9 @@ impl<F: TileFactors> Factors for Tiles<F> {
 
     #[inline(always)]
     unsafe fn multiply_tile(tile: Tile, b_plane: usize) {
+        for line in (0..tile.k * tile.ahead_step).step_by(LINE) {
+            <F::S as Simd>::prefetch(tile.ahead.wrapping_add(line));
+        }
         <F as TileFactors>::multiply_tile(tile, tile.b.wrapping_add(b_plane))
     }
 

@@ -30,33 +30,42 @@ pub fn layer_norm(
     x: &[f32],
     residual: Option<&[f32]>,
 ) -> Vec<f32> {
+    let mut y = x.to_vec();
+    normalize(level, parallelism, norm, &mut y, residual);
+    y
+}
+
+/// [`layer_norm`] in place.
+pub(super) fn normalize(
+    level: Level,
+    parallelism: Parallelism,
+    norm: LayerNorm,
+    x: &mut [f32],
+    residual: Option<&[f32]>,
+) {
     let hidden = norm.weight.len();
     let rows = x.len() / hidden.max(1);
     assert_eq!(norm.bias.len(), hidden, "weight and bias of a layer norm have the same shape");
     assert_eq!(x.len(), rows * hidden, "the operand of a layer norm is (rows, hidden)");
     assert!(residual.is_none_or(|residual| residual.len() == x.len()), "the residual has the shape of the operand");
     assert!(level.is_supported(), "the processor does not support {level}");
-    let mut y = Vec::with_capacity(x.len());
-    let call = Call { norm, x: x.as_ptr(), residual: residual.map(<[f32]>::as_ptr), y: y.as_mut_ptr() };
+    let call = Call { norm, x: x.as_mut_ptr(), residual: residual.map(<[f32]>::as_ptr) };
     parallelism.for_each(rows.div_ceil(ROWS_OF_A_TASK), |task| {
         let rows = task * ROWS_OF_A_TASK..((task + 1) * ROWS_OF_A_TASK).min(rows);
-        // SAFETY: the level is supported; the pointers in `call` come from slices whose lengths were checked above, and
-        // from `y`, which has room for as much; they outlive the call. Each task writes its own rows.
+        // SAFETY: the level is supported; the pointers in `call` come from slices whose lengths were checked above and
+        // which outlive the call. Each task writes its own rows.
         unsafe { level.run(Rows { call: &call, rows }) }
     });
-    // SAFETY: every row was written.
-    unsafe { y.set_len(x.len()) }
-    y
 }
 
 struct Call<'a> {
     norm: LayerNorm<'a>,
-    x: *const f32,
+    /// Operand and result.
+    x: *mut f32,
     residual: Option<*const f32>,
-    y: *mut f32,
 }
 
-// SAFETY: `x` and `residual` are only read, and tasks write disjoint rows of `y`.
+// SAFETY: `residual` is only read, and tasks write disjoint rows of `x`.
 unsafe impl Sync for Call<'_> {}
 
 /// A task: some rows of a call.
@@ -68,30 +77,29 @@ struct Rows<'a> {
 impl Kernel for Rows<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let hidden = self.call.norm.weight.len();
+        let Call { norm, x, residual } = *self.call;
+        let hidden = norm.weight.len();
         for row in self.rows {
             // SAFETY: the row lies inside the slices that the pointers were taken from.
-            unsafe {
-                let residual = self.call.residual.map(|residual| residual.add(row * hidden));
-                norm_row::<S>(self.call.norm, self.call.x.add(row * hidden), residual, self.call.y.add(row * hidden));
-            }
+            unsafe { norm_row::<S>(norm, x.add(row * hidden), residual.map(|residual| residual.add(row * hidden))) }
         }
     }
 }
 
-/// One row: `y` first holds x + residual, then the distances from the mean. A row stays in the first-level cache.
+/// One row in place: `y` becomes y + residual, then the distances from the mean, then the norm. A row stays in the
+/// first-level cache.
 ///
 /// # Safety
 /// The processor has the features of `S`; the pointers are valid for `norm.weight.len()` floats.
 #[inline(always)]
-unsafe fn norm_row<S: Simd>(norm: LayerNorm, x: *const f32, residual: Option<*const f32>, y: *mut f32) {
+pub(super) unsafe fn norm_row<S: Simd>(norm: LayerNorm, y: *mut f32, residual: Option<*const f32>) {
     let hidden = norm.weight.len();
     // SAFETY: every vector starts below `hidden`, and no more than `hidden - i` of its lanes are touched.
     unsafe {
         let mut sum = S::splat(0.0);
         for i in (0..hidden).step_by(S::LANES) {
             let n = (hidden - i).min(S::LANES);
-            let mut v = S::load_first(x.add(i), n);
+            let mut v = S::load_first(y.add(i), n);
             if let Some(residual) = residual {
                 v = S::add(v, S::load_first(residual.add(i), n));
             }

@@ -1,13 +1,28 @@
 //! The linear layer, y = act(x · Wᵀ + b), optionally added to or multiplied with another operand.
 //!
-//! Weights may stay as they are stored, row-major (out, in), for example in a mapped file. Each call then packs a few
-//! panels' worth of rows at a time into the layout that the product reads. This takes a third of a cycle per weight,
-//! while a row of x takes a sixteenth (AVX-512, float32): a tenth of the time at 50 rows, a fiftieth at 250, and less
-//! than copying the model for a single text. For more than one text it is better to pack the weights once: see
-//! `weight.rs`.
+//! The loop nest of one call, with the sizes of AVX-512 (a panel is 32 columns, a tile 14 rows, a block [`K_BLOCK`]
+//! lanes):
+//!
+//! ```text
+//! for each task: up to 4 neighbouring panels of W             one thread; 4 blocks of panels are 96 KiB: second level
+//!   for each block of K
+//!     for each tile of x                                      14 rows of a block are 11 KiB: first level
+//!       for each of the task's panels                         a block of one panel is 24 KiB: streams to the first level
+//!         prefetch a share of the panels' next blocks
+//!         sums of the tile += tile of x · block of the panel  28 registers of sums
+//!         after the last block of K: finish the tile          scale, bias, activation, other operand, store
+//! ```
+//!
+//! [`K_BLOCK`]: super::product::K_BLOCK
+//!
+//! Weights may stay as they are stored, row-major (out, in), for example in a mapped file. Each call then packs a task's
+//! block of weights before multiplying it. This takes a third of a cycle per weight, while a row of x takes a sixteenth
+//! (AVX-512, float32): a tenth of the time at 50 rows, a fiftieth at 250, and less than copying the model for a single
+//! text. For more than one text it is better to pack the weights once: see `weight.rs`.
 
 use super::factors::{Factors, Precision};
-use super::product::{pack_rows, row_tiles, Tile, PANEL_BLOCK, ROW_STRIDE};
+use super::operand::{Mode, Operand};
+use super::product::{row_tiles, Tile, PANEL_BLOCK};
 use super::quantization::Grid;
 use super::scratch::Loan;
 use super::simd::Simd;
@@ -40,12 +55,12 @@ pub enum Combined<'a> {
 }
 
 impl Combined<'_> {
-    /// The same operand from float `start` on.
-    fn from(self, start: usize) -> Self {
+    /// Rows `rows` of the operand, each of `out` numbers.
+    fn rows(self, rows: &Range<usize>, out: usize) -> Self {
         match self {
             Combined::Alone => self,
-            Combined::Plus(other) => Combined::Plus(&other[start..]),
-            Combined::Times(other) => Combined::Times(&other[start..]),
+            Combined::Plus(other) => Combined::Plus(&other[rows.start * out..rows.end * out]),
+            Combined::Times(other) => Combined::Times(&other[rows.start * out..rows.end * out]),
         }
     }
 
@@ -57,13 +72,10 @@ impl Combined<'_> {
     }
 }
 
-/// Rows that go through a panel before the next block of rows: their sums fit the second-level cache.
+/// Rows that are packed at once, and go through a task's panels together.
 const MOST_ROWS: usize = 640;
 /// Maximum number of panels per task.
 const MOST_PANELS: usize = 4;
-
-/// Rows packed per task.
-const ROWS_OF_A_TASK: usize = 64;
 /// A cache line.
 const FLOATS_OF_LINE: usize = 16;
 
@@ -94,42 +106,55 @@ impl Linear<'_> {
 /// # Panics
 /// If the lengths of the slices disagree, or packed weights are for another level or precision.
 pub fn linear(level: Level, parallelism: Parallelism, layer: Linear, x: &[f32], combined: Combined) -> Vec<f32> {
-    let out = layer.bias.len();
-    let k = layer.in_dim(level);
+    let (out, k) = (layer.bias.len(), layer.in_dim(level));
     let rows = x.len() / k.max(1);
     assert_eq!(x.len(), rows * k, "the operand of a linear layer is (rows, in)");
     assert!(combined.len().is_none_or(|len| len == rows * out), "the other operand has the shape of the result");
-    assert!(level.is_supported(), "the processor does not support {level}");
-    if let (Precision::Int8, Weight::Stored(weight)) = (layer.precision, layer.weight) {
-        // An output's grid depends on all of its weights.
-        let packed = PackedWeight::new(level, layer.precision, out, weight);
-        return linear(level, parallelism, Linear { weight: Weight::Packed(&packed), ..layer }, x, combined);
+    let mode = Mode { level, parallelism, precision: layer.precision };
+    let mut y = vec![0.0; rows * out];
+    let mut call = Loan::for_call();
+    for rows in row_tiles(rows, MOST_ROWS, 1) {
+        let x = Operand::pack(mode, k, &x[rows.start * k..rows.end * k], &mut call.left);
+        x.multiply(mode, layer, combined.rows(&rows, out), &mut y[rows.start * out..rows.end * out]);
     }
-    let mut y = Vec::with_capacity(rows * out);
-    if rows > 0 && out > 0 {
-        let product = Product { rows, k, out, x: x.as_ptr(), layer, combined, y: y.as_mut_ptr() };
-        // SAFETY: the level is supported; the pointers come from slices whose lengths were checked above, and from `y`,
-        // which has room for the result; they outlive the call.
-        unsafe {
-            match (level, layer.precision, layer.weight) {
-                (Level::Portable, Precision::F32, Weight::Stored(weight)) => product.run_unpacked(weight, parallelism),
-                _ => product.run_packed(level, parallelism),
-            }
-        }
-    }
-    // SAFETY: every element of (rows, out) was written.
-    unsafe { y.set_len(rows * out) }
     y
 }
 
-/// The operands of one call, or of a block of its rows.
+impl Operand<'_> {
+    /// Applies `layer` to these rows: `y` is (rows, out), and so is what it is combined with.
+    ///
+    /// # Panics
+    /// If the lengths disagree, or the layer is for another level or precision.
+    pub(super) fn multiply(&self, mode: Mode, layer: Linear, combined: Combined, y: &mut [f32]) {
+        let Mode { level, parallelism, precision } = mode;
+        let out = layer.bias.len();
+        assert_eq!((layer.in_dim(level), layer.precision), (self.k, precision), "rows and layer fit together");
+        assert_eq!(y.len(), self.rows * out, "the result of a linear layer is (rows, out)");
+        assert!(combined.len().is_none_or(|len| len == y.len()), "the other operand has the shape of the result");
+        if self.rows == 0 || out == 0 {
+            return;
+        }
+        let y = y.as_mut_ptr();
+        match (layer.weight, PackedWeight::is_of_use(level, precision)) {
+            (Weight::Stored(weight), true) if precision == Precision::Int8 => {
+                // An output's grid depends on all of its weights.
+                let packed = PackedWeight::new(level, precision, out, weight);
+                let layer = Linear { weight: Weight::Packed(&packed), ..layer };
+                Product { x: self, layer, combined, y }.run(level, parallelism)
+            }
+            (Weight::Stored(weight), false) => {
+                Product { x: self, layer, combined, y }.run_unpacked(weight, parallelism)
+            }
+            (Weight::Packed(_), false) => unreachable!("the gemm crate packs weights itself"),
+            (_, true) => Product { x: self, layer, combined, y }.run(level, parallelism),
+        }
+    }
+}
+
+/// The operands of one call. Their shapes agree, and the processor supports the level that they are packed for.
 #[derive(Clone, Copy)]
 struct Product<'a> {
-    rows: usize,
-    k: usize,
-    out: usize,
-    /// (rows, k)
-    x: *const f32,
+    x: &'a Operand<'a>,
     layer: Linear<'a>,
     /// (rows, out)
     combined: Combined<'a>,
@@ -137,55 +162,29 @@ struct Product<'a> {
     y: *mut f32,
 }
 
-// SAFETY: `x` is only read, and tasks write disjoint parts of `y`.
+// SAFETY: tasks write disjoint parts of `y`.
 unsafe impl Sync for Product<'_> {}
 
 impl Product<'_> {
     /// Uses this project's own product.
-    ///
-    /// # Safety
-    /// The processor supports the level; the pointers are valid for the shapes.
-    unsafe fn run_packed(&self, level: Level, parallelism: Parallelism) {
-        let Product { out, layer, .. } = *self;
-        let layout = PackedLayout::new(level, layer.precision);
-        let panels = out.div_ceil(layout.panel_columns);
-        let width = panels_of_a_task(panels, parallelism) * layout.panel_columns;
-        let mut call = Loan::for_call();
-        for Range { start: first, end } in row_tiles(self.rows, MOST_ROWS, 1) {
-            let rows = end - first;
-            let room = rows.next_multiple_of(layout.row_granule);
-            let packed = PackedRows {
-                room,
-                lanes: call.rows.reserve(layout.blocks(self.k).len() * room * ROW_STRIDE),
-                grids: call.grids.reserve(2 * rows),
-            };
-            // SAFETY: the rows from `first` on lie inside the operands.
-            let product = unsafe {
-                let combined = self.combined.from(first * out);
-                Product { rows, x: self.x.add(first * self.k), combined, y: self.y.add(first * out), ..*self }
-            };
-            parallelism.for_each(rows.div_ceil(ROWS_OF_A_TASK), |task| {
-                let rows = task * ROWS_OF_A_TASK..((task + 1) * ROWS_OF_A_TASK).min(rows);
-                // SAFETY: the caller's contract; `packed` has room for each block's rows; each task packs its own.
-                unsafe { level.run_product(layer.precision, Rows { product: &product, packed: &packed, rows }) }
-            });
-            parallelism.for_each(out.div_ceil(width), |task| {
-                let columns = task * width..((task + 1) * width).min(out);
-                // SAFETY: the caller's contract; `packed` holds all rows; each task writes columns of its own.
-                unsafe { level.run_product(layer.precision, Panels { product: &product, packed: &packed, columns }) }
-            });
-        }
+    fn run(&self, level: Level, parallelism: Parallelism) {
+        let out = self.layer.bias.len();
+        let panel = PackedLayout::new(level, self.layer.precision).panel_columns;
+        let width = panels_of_a_task(out.div_ceil(panel), parallelism) * panel;
+        parallelism.for_each(out.div_ceil(width), |task| {
+            let columns = task * width..((task + 1) * width).min(out);
+            // SAFETY: the level is supported, and the operands fit; each task writes columns of its own.
+            unsafe { level.run_product(self.layer.precision, Panels { product: self, columns }) }
+        });
     }
 
     /// Uses the gemm crate, which supports vector registers that have no level here.
-    ///
-    /// # Safety
-    /// The pointers are valid for the shapes.
-    unsafe fn run_unpacked(&self, weight: &[f32], parallelism: Parallelism) {
-        let Product { rows, k, out, x, y, .. } = *self;
+    fn run_unpacked(&self, weight: &[f32], parallelism: Parallelism) {
+        let Operand { rows, k, numbers: x, .. } = *self.x;
+        let (out, y) = (self.layer.bias.len(), self.y);
         let threads = match parallelism {
             Parallelism::Single => gemm::Parallelism::None,
-            Parallelism::Pool => gemm::Parallelism::Rayon(0),
+            Parallelism::Pool | Parallelism::Team(_) => gemm::Parallelism::Rayon(0),
         };
         let (k_stride, out_stride) = (k as isize, out as isize);
         let weight = weight.as_ptr();
@@ -201,6 +200,25 @@ impl Product<'_> {
             unsafe { Level::Portable.run(Finish { product: self, row }) }
         });
     }
+
+    /// Writes the final sums of `n` columns of a row to the result.
+    ///
+    /// # Safety
+    /// The processor has the features of `S`; row and columns lie inside the result.
+    #[inline(always)]
+    unsafe fn finish<S: Simd>(&self, row: usize, column: usize, n: usize, sums: S::V, bias: S::V) {
+        let place = row * self.layer.bias.len() + column;
+        // SAFETY: the caller's contract.
+        unsafe {
+            let mut v = self.layer.activation.apply::<S>(self.layer.precision, S::add(sums, bias));
+            match self.combined {
+                Combined::Alone => {}
+                Combined::Plus(residual) => v = S::add(v, S::load_first(residual.as_ptr().add(place), n)),
+                Combined::Times(factor) => v = S::mul(v, S::load_first(factor.as_ptr().add(place), n)),
+            }
+            S::store_first(self.y.add(place), v, n);
+        }
+    }
 }
 
 /// A task: one row of the result, which holds the sums.
@@ -212,13 +230,14 @@ struct Finish<'a> {
 impl Kernel for Finish<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let out = self.product.out;
-        for column in (0..out).step_by(S::LANES) {
-            let n = (out - column).min(S::LANES);
+        let bias = self.product.layer.bias;
+        for column in (0..bias.len()).step_by(S::LANES) {
+            let n = (bias.len() - column).min(S::LANES);
             // SAFETY: the caller's contract.
             unsafe {
-                let sum = S::load_first(self.product.y.add(self.row * out + column), n);
-                self.product.finish::<S>(self.row, column, n, sum);
+                let sums = S::load_first(self.product.y.add(self.row * bias.len() + column), n);
+                let bias = S::load_first(bias.as_ptr().add(column), n);
+                self.product.finish::<S>(self.row, column, n, sums, bias);
             }
         }
     }
@@ -233,289 +252,176 @@ fn panels_of_a_task(panels: usize, parallelism: Parallelism) -> usize {
     }
 }
 
-/// The packed rows of a product: for each block of k, all rows, [`ROW_STRIDE`] apart.
-struct PackedRows {
-    /// Rows per block that there is room for.
-    room: usize,
-    lanes: *mut f32,
-    /// The step of each row's grid and its grid point of 0, if the precision uses grids.
-    grids: *mut f32,
-}
-
-// SAFETY: tasks write disjoint rows, and read them only when all have been written.
-unsafe impl Sync for PackedRows {}
-
-impl PackedRows {
-    /// Where row `row` of block number `i` starts.
-    #[inline(always)]
-    fn row(&self, i: usize, row: usize) -> *mut f32 {
-        self.lanes.wrapping_add((i * self.room + row) * ROW_STRIDE)
-    }
-}
-
-/// A task: some rows of a product to pack.
-struct Rows<'a> {
-    product: &'a Product<'a>,
-    packed: &'a PackedRows,
-    rows: Range<usize>,
-}
-
-impl ProductKernel for Rows<'_> {
-    #[inline(always)]
-    unsafe fn run<F: Factors>(self) {
-        let Product { k, x, .. } = *self.product;
-        let layout = PackedLayout::of::<F>();
-        let mut grids = [Grid::NONE; ROWS_OF_A_TASK];
-        if F::ON_GRID {
-            for (row, grid) in self.rows.clone().zip(&mut grids) {
-                // SAFETY: the row lies inside x, and its grid inside the packed rows.
-                unsafe {
-                    *grid = Grid::of_activations::<F::S>(x.add(row * k), k);
-                    self.packed.grids.add(2 * row).write(grid.step);
-                    self.packed.grids.add(2 * row + 1).write(grid.zero);
-                }
-            }
-        }
-        for (i, block) in layout.blocks(k).enumerate() {
-            let numbers = layout.numbers(&block, k);
-            // SAFETY: the rows and the block's numbers lie inside x, the rows of the block inside the packed rows.
-            unsafe {
-                let from = x.add(self.rows.start * k + numbers.start);
-                let to = self.packed.row(i, self.rows.start);
-                pack_rows::<F>(self.rows.len(), numbers.len(), from, k, |row| grids[row], to);
-            }
-        }
-    }
-}
-
 /// A task: a few neighbouring panels of a product's columns.
 struct Panels<'a> {
     product: &'a Product<'a>,
-    packed: &'a PackedRows,
     columns: Range<usize>,
-}
-
-/// A block of a task's panels, and what the thread reads next.
-struct Block<'a> {
-    /// Its index among the blocks of k.
-    number: usize,
-    /// In lanes.
-    range: Range<usize>,
-    weights: *const f32,
-    /// From one panel to the next, in floats.
-    panel_stride: usize,
-    ahead: &'a Ahead,
 }
 
 impl ProductKernel for Panels<'_> {
     #[inline(always)]
     unsafe fn run<F: Factors>(self) {
+        let Operand { rows, k, room, .. } = *self.product.x;
         let layout = PackedLayout::of::<F>();
         let panels = self.columns.len().div_ceil(layout.panel_columns);
+        let stride = panels * layout.panel_columns;
+        let tiles = row_tiles(rows, F::TILE_ROWS, F::ROW_GRANULE);
+        let blocks = layout.blocks(k);
         let mut task = Loan::for_task();
-        let sums = task.sums.reserve(self.packed.room * panels * layout.panel_columns);
-        // SAFETY: the caller's contract; the buffers have room for `panels` panels and all rows; `begin` and `end` are
-        // paired.
+        // With a single block of K, a tile's sums are finished before those of the next.
+        let sums_rows = if blocks.len() == 1 { 0 } else { 1 };
+        let sums = task.sums.reserve(room * stride);
+        // SAFETY: the caller's contract; tiles, panels and blocks lie inside x, the weights and the sums; `begin` and
+        // `end` are paired.
         unsafe {
             F::begin();
-            for (number, range) in layout.blocks(self.product.k).enumerate() {
-                let ahead = self.next_block(&layout, &range);
-                let (weights, panel_stride) = match self.product.layer.weight {
-                    Weight::Stored(weight) => {
-                        let to = task.panels.reserve(panels * PANEL_BLOCK);
-                        self.pack::<F>(weight, &range, to);
-                        (to.cast_const(), PANEL_BLOCK)
+            for (number, block) in blocks.clone().enumerate() {
+                let mut ahead = self.next_block(&layout, &block, tiles.len() * panels);
+                let (weights, panel_stride) = self.block::<F>(&block, &mut task);
+                for tile in tiles.clone() {
+                    let (rows, k, a) = (tile.len(), block.len(), self.product.x.row(number, tile.start));
+                    let sums = sums.add(sums_rows * tile.start * stride);
+                    for panel in 0..panels {
+                        let (ahead, ahead_step) = ahead.take_share(block.len());
+                        let (b, c) = (weights.add(panel * panel_stride), sums.add(panel * layout.panel_columns));
+                        let tile_of_sums =
+                            Tile { rows, a, b, k, c, c_stride: stride, add: number > 0, ahead, ahead_step };
+                        F::multiply_tile(tile_of_sums, layout.block_plane(&block));
+                        if number + 1 == blocks.len() {
+                            let first = self.columns.start + panel * layout.panel_columns;
+                            self.finish::<F>(tile.clone(), first, c, stride);
+                        }
                     }
-                    Weight::Packed(packed) => {
-                        let panel = packed.panel(&layout, self.columns.start / layout.panel_columns);
-                        (panel.add(layout.block_start(&range)), layout.panel(self.product.k))
-                    }
-                };
-                self.multiply::<F>(Block { number, range, weights, panel_stride, ahead: &ahead }, sums);
+                }
             }
             F::end();
-            self.finish::<F>(sums);
         }
     }
 }
 
 impl Panels<'_> {
-    /// Packs a block of the panels' weights.
+    /// Where a block of the first panel starts, and the distance to the next panel. Packs the weights if they are not.
     ///
-    /// As for [`Panels`] as a kernel; `to` is valid for one [`PANEL_BLOCK`] per panel. That of [`Panels`] as a kernel;
-    /// `to` is valid for a [`PANEL_BLOCK`] a panel.
+    /// # Safety
+    /// As for [`Panels`] as a kernel.
     #[inline(always)]
-    unsafe fn pack<F: Factors>(&self, weight: &[f32], block: &Range<usize>, to: *mut f32) {
-        let k = self.product.k;
-        let layout = PackedLayout::of::<F>();
+    unsafe fn block<F: Factors>(&self, block: &Range<usize>, task: &mut Loan) -> (*const f32, usize) {
+        let (k, layout) = (self.product.x.k, PackedLayout::of::<F>());
+        let weight = match self.product.layer.weight {
+            Weight::Packed(packed) => {
+                let panel = packed.panel(&layout, self.columns.start / layout.panel_columns);
+                return (panel.wrapping_add(layout.block_start(block)), layout.panel(k));
+            }
+            Weight::Stored(weight) => weight,
+        };
+        let to = task.panels.reserve(self.columns.len().div_ceil(layout.panel_columns) * PANEL_BLOCK);
         for (panel, first) in self.columns.clone().step_by(layout.panel_columns).enumerate() {
             let columns = (self.columns.end - first).min(layout.panel_columns);
-            // SAFETY: the columns are rows of the weights, the block a range of their k.
+            // SAFETY: the columns are rows of the weights, the block a range of their k; a panel has a PANEL_BLOCK.
             unsafe {
-                let rows = weight.as_ptr().add(first * k);
-                let to = to.add(panel * PANEL_BLOCK);
+                let (rows, to) = (weight.as_ptr().add(first * k), to.add(panel * PANEL_BLOCK));
                 pack_block::<F>(columns, layout.numbers(block, k), rows, k, |_| Grid::NONE, to);
             }
         }
+        (to, PANEL_BLOCK)
     }
 
-    /// Adds a block's products to the sums. A tile of x is multiplied with all panels before moving on to the next
-    /// tile, which is prefetched meanwhile, as is the next block of weights.
+    /// Writes a tile's final sums, `sums`, of the panel that starts at column `first` to the result.
     ///
     /// # Safety
-    /// As for [`Panels`] as a kernel; `block` is one of the panels, and `sums` has room for all rows.
+    /// As for [`Panels`] as a kernel; the sums of these rows are `stride` apart.
     #[inline(always)]
-    unsafe fn multiply<F: Factors>(&self, block: Block, sums: *mut f32) {
-        let layout = PackedLayout::of::<F>();
-        let panels = self.columns.len().div_ceil(layout.panel_columns);
-        let stride = panels * layout.panel_columns;
-        let tiles = row_tiles(self.product.rows, F::TILE_ROWS, F::ROW_GRANULE);
-        let steps = tiles.len() * panels;
-        let plane = layout.block_plane(&block.range);
-        for (t, tile_rows) in tiles.enumerate() {
-            // SAFETY: block and rows lie inside the packed x; the tile's sums and panels inside the buffers.
+    unsafe fn finish<F: Factors>(&self, rows: Range<usize>, first: usize, sums: *const f32, stride: usize) {
+        let layer = &self.product.layer;
+        for column in (first..self.columns.end.min(first + 2 * F::S::LANES)).step_by(F::S::LANES) {
+            let n = (self.columns.end - column).min(F::S::LANES);
+            // SAFETY: the rows and columns lie inside the result and the sums, the columns inside bias and grids.
             unsafe {
-                let x = self.packed.row(block.number, tile_rows.start).cast_const();
-                let sums = sums.add(tile_rows.start * stride);
-                let next_rows = x.wrapping_add(tile_rows.len() * ROW_STRIDE);
-                let rows_ahead = Ahead::new(next_rows, ROW_STRIDE, tile_rows.len(), block.range.len() * F::PLANES);
-                for panel in 0..panels {
-                    rows_ahead.prefetch::<F::S>(panel, panels);
-                    block.ahead.prefetch::<F::S>(t * panels + panel, steps);
-                    let weights = block.weights.add(panel * block.panel_stride);
-                    let sums = sums.add(panel * layout.panel_columns);
-                    let (rows, k, add) = (tile_rows.len(), block.range.len(), block.number > 0);
-                    F::multiply_tile(Tile { rows, a: x, b: weights, k, c: sums, c_stride: stride, add }, plane);
-                }
-            }
-        }
-    }
-
-    /// Writes the final sums to the result.
-    ///
-    /// # Safety
-    /// As for [`Panels`] as a kernel; `sums` holds all rows.
-    #[inline(always)]
-    unsafe fn finish<F: Factors>(&self, sums: *const f32) {
-        let stride = self.columns.len().next_multiple_of(2 * F::S::LANES);
-        let first = self.columns.start;
-        for row in 0..self.product.rows {
-            for column in self.columns.clone().step_by(F::S::LANES) {
-                let n = (self.columns.end - column).min(F::S::LANES);
-                // SAFETY: the row lies inside the result and the sums, as do the columns.
-                unsafe {
-                    let mut sum = F::S::load(sums.add(row * stride + column - first));
+                let zeros = F::S::splat(0.0);
+                let bias = F::S::load_first(layer.bias.as_ptr().add(column), n);
+                let (steps, column_sums) = match layer.weight {
+                    Weight::Packed(weight) if F::ON_GRID => (
+                        F::S::load_first(weight.steps.as_ptr().add(column), n),
+                        F::S::load_first(weight.sums.as_ptr().add(column), n),
+                    ),
+                    _ => (zeros, zeros),
+                };
+                for (i, row) in rows.clone().enumerate() {
+                    let mut sum = F::S::load(sums.add(i * stride + column - first));
                     if F::ON_GRID {
-                        sum = self.off_grid::<F>(row, column, n, sum);
+                        // From sums of grid points to sums of numbers.
+                        let (step, zero) = self.product.x.grid(row);
+                        let places = F::without_zero(sum, zero, column_sums);
+                        sum = F::S::mul(F::S::mul(places, steps), F::S::splat(step));
                     }
-                    self.product.finish::<F::S>(row, column, n, sum);
+                    self.product.finish::<F::S>(row, column, n, sum, bias);
                 }
             }
         }
     }
 
-    /// Turns sums of grid points into sums of numbers.
-    ///
-    /// # Safety
-    /// As for [`Panels`] as a kernel; `n` columns from `column` on are columns of the product.
+    /// What is read after `block`, in `steps` shares: the next block of k of these columns, or the first block of the
+    /// following columns, which this thread most likely takes next.
     #[inline(always)]
-    unsafe fn off_grid<F: Factors>(
-        &self,
-        row: usize,
-        column: usize,
-        n: usize,
-        sums: <F::S as Simd>::V,
-    ) -> <F::S as Simd>::V {
-        let Weight::Packed(weight) = self.product.layer.weight else {
-            unreachable!("weights on a grid are packed before the product");
-        };
-        // SAFETY: the caller's contract; every row's grid was written.
-        unsafe {
-            let (step, zero) = (*self.packed.grids.add(2 * row), *self.packed.grids.add(2 * row + 1));
-            let column_sums = F::S::load_first(weight.sums.as_ptr().add(column), n);
-            let steps = F::S::load_first(weight.steps.as_ptr().add(column), n);
-            let places = F::without_zero(sums, zero, column_sums);
-            F::S::mul(F::S::mul(places, steps), F::S::splat(step))
-        }
-    }
-
-    /// What is read after `block`: the next block of k of these columns, or the first block of the following columns,
-    /// which this thread most likely takes next.
-    #[inline(always)]
-    fn next_block(&self, layout: &PackedLayout, block: &Range<usize>) -> Ahead {
-        let Product { k, out, layer, .. } = *self.product;
+    fn next_block(&self, layout: &PackedLayout, block: &Range<usize>, steps: usize) -> Ahead {
+        let (k, out) = (self.product.x.k, self.product.layer.bias.len());
         let numbers = layout.numbers(block, k);
         let is_last = numbers.end == k;
         let first = if is_last { self.columns.end } else { self.columns.start };
         let columns = self.columns.len().min(out - first);
-        match layer.weight {
+        match self.product.layer.weight {
             Weight::Stored(weight) => {
                 let start = if is_last { 0 } else { numbers.end };
-                Ahead::new(weight.as_ptr().wrapping_add(first * k + start), k, columns, numbers.len())
+                Ahead::new(weight.as_ptr().wrapping_add(first * k + start), k, columns, numbers.len(), steps)
             }
             Weight::Packed(packed) => {
                 let start = if is_last { 0 } else { layout.block_start(&(block.end..block.end)) };
                 let from = packed.panel(layout, first / layout.panel_columns).wrapping_add(start);
                 let panels = columns.div_ceil(layout.panel_columns);
-                Ahead::new(from, layout.panel(k), panels, layout.block_plane(block) * layout.planes)
+                Ahead::new(from, layout.panel(k), panels, layout.block_plane(block) * layout.planes, steps)
             }
         }
     }
 }
 
-/// Rows of memory that are needed next. They are prefetched explicitly because the hardware prefetcher does not detect
-/// this many short rows.
+/// Rows of memory that are needed next, prefetched in equal shares. This is explicit because the hardware prefetcher
+/// does not detect this many short rows.
 struct Ahead {
-    from: *const f32,
+    /// The next line.
+    at: *const f32,
     stride: usize,
+    /// Rows that are left, this one included.
     rows: usize,
-    /// Cache lines of a row.
+    /// Lines of a row.
     lines: usize,
+    /// Lines that are left of this row.
+    left: usize,
+    /// Lines per share.
+    share: usize,
 }
 
 impl Ahead {
     /// The first `length` floats of each row.
     #[inline(always)]
-    fn new(from: *const f32, stride: usize, rows: usize, length: usize) -> Ahead {
-        Ahead { from, stride, rows, lines: length.div_ceil(FLOATS_OF_LINE) }
+    fn new(from: *const f32, stride: usize, rows: usize, length: usize, shares: usize) -> Ahead {
+        let lines = length.div_ceil(FLOATS_OF_LINE);
+        Ahead { at: from, stride, rows, lines, left: lines, share: (rows * lines).div_ceil(shares) }
     }
 
-    /// Prefetches the share of step `step` of `steps`.
     #[inline(always)]
-    unsafe fn prefetch<S: Simd>(&self, step: usize, steps: usize) {
-        let all = self.rows * self.lines;
-        let (first, end) = (all * step / steps, all * (step + 1) / steps);
-        let (mut row, mut line) = (first / self.lines.max(1), first % self.lines.max(1));
-        for _ in first..end {
-            // SAFETY: any address may be prefetched.
-            unsafe { S::prefetch(self.from.wrapping_add(row * self.stride + line * FLOATS_OF_LINE)) }
-            line += 1;
-            if line == self.lines {
-                (row, line) = (row + 1, 0);
-            }
+    fn take_share(&mut self, k: usize) -> (*const f32, usize) {
+        let at = self.at;
+        if self.rows == 0 {
+            return (at, 0);
         }
-    }
-}
-
-impl Product<'_> {
-    /// Writes the final sums of `n` columns of a row to the result.
-    ///
-    /// # Safety
-    /// The processor has the features of `S`; row and columns lie inside the result.
-    #[inline(always)]
-    unsafe fn finish<S: Simd>(&self, row: usize, column: usize, n: usize, sums: S::V) {
-        // SAFETY: the caller's contract.
-        unsafe {
-            let bias = S::load_first(self.layer.bias.as_ptr().add(column), n);
-            let mut v = self.layer.activation.apply::<S>(S::add(sums, bias));
-            let other = row * self.out + column;
-            match self.combined {
-                Combined::Alone => {}
-                Combined::Plus(residual) => v = S::add(v, S::load_first(residual.as_ptr().add(other), n)),
-                Combined::Times(factor) => v = S::mul(v, S::load_first(factor.as_ptr().add(other), n)),
-            }
-            S::store_first(self.y.add(row * self.out + column), v, n);
+        let share = self.share.min(self.left);
+        self.left -= share;
+        self.at = self.at.wrapping_add(share * FLOATS_OF_LINE);
+        if self.left == 0 {
+            self.at = self.at.wrapping_sub(self.lines * FLOATS_OF_LINE).wrapping_add(self.stride);
+            (self.rows, self.left) = (self.rows - 1, self.lines);
         }
+        (at, (share * FLOATS_OF_LINE).div_ceil(k))
     }
 }
 

@@ -67,6 +67,9 @@ pub(super) struct Tile {
     /// Distance between rows of C, in floats.
     pub(super) c_stride: usize,
     pub(super) add: bool,
+    /// What is read next, prefetched while multiplying: `ahead_step` floats per lane of the block.
+    pub(super) ahead: *const f32,
+    pub(super) ahead_step: usize,
 }
 
 /// Multiplies one part of the factors.
@@ -91,13 +94,14 @@ pub(super) unsafe fn multiply_tile<F: Factors + ?Sized>(tile: Tile) {
 /// [`multiply_tile`] for `ROWS` rows, whose sums stay in registers over a chain.
 #[inline(always)]
 unsafe fn multiply_rows<F: Factors + ?Sized, const ROWS: usize>(tile: Tile) {
-    let Tile { a, b, k, c, c_stride, add, .. } = tile;
+    let Tile { a, b, k, c, c_stride, add, ahead, ahead_step, .. } = tile;
     // SAFETY: the caller's contract covers every row below `ROWS` and every step below `k`.
     unsafe {
         for first in (0..k).step_by(F::CHAIN) {
             let end = (first + F::CHAIN).min(k);
             let mut sums = [[F::S::splat(0.0); 2]; ROWS];
             for step in first..end {
+                F::S::prefetch(ahead.wrapping_add(step * ahead_step));
                 let b = b.add(step * 2 * F::S::LANES);
                 let (left, right) = (F::S::load(b), F::S::load(b.add(F::S::LANES)));
                 for (row, sums) in sums.iter_mut().enumerate() {

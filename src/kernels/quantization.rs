@@ -88,20 +88,26 @@ impl Grid {
     }
 }
 
-/// The minimum, 0 or below; the maximum, 0 or above; and 0, or NaN if a number is not finite.
+/// The minimum, 0 or below; the maximum, 0 or above; and 0, or NaN if a number is not finite. Registers alternate between
+/// two chains, as each operation takes several cycles.
 #[inline(always)]
 unsafe fn range<S: Simd>(row: *const f32, n: usize) -> (f32, f32, f32) {
     // SAFETY: the caller's contract.
     unsafe {
         let zero = S::splat(0.0);
-        let (mut least, mut largest, mut poison) = (zero, zero, zero);
-        for first in (0..n).step_by(S::LANES) {
-            let numbers = S::load_first(row.add(first), (n - first).min(S::LANES));
-            least = S::min(numbers, least);
-            largest = S::max(numbers, largest);
-            poison = S::add(poison, S::mul(numbers, zero));
+        let (mut least, mut largest, mut poison) = ([zero; 2], [zero; 2], [zero; 2]);
+        for first in (0..n).step_by(2 * S::LANES) {
+            for chain in 0..2 {
+                let start = first + chain * S::LANES;
+                let numbers = S::load_first(row.wrapping_add(start), n.saturating_sub(start).min(S::LANES));
+                least[chain] = S::min(numbers, least[chain]);
+                largest[chain] = S::max(numbers, largest[chain]);
+                poison[chain] = S::mul_add(numbers, zero, poison[chain]);
+            }
         }
-        (-S::reduce_max(S::sub(zero, least)), S::reduce_max(largest), S::reduce_add(poison))
+        let least = S::sub(zero, S::min(least[0], least[1]));
+        let (largest, poison) = (S::max(largest[0], largest[1]), S::add(poison[0], poison[1]));
+        (-S::reduce_max(least), S::reduce_max(largest), S::reduce_add(poison))
     }
 }
 

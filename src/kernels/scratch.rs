@@ -1,4 +1,4 @@
-//! Per-thread buffers for the kernels' intermediate blocks, kept between calls: once they have grown to fit the largest
+//! Per-thread buffers for the kernels' intermediate blocks and states, kept between calls: once they have grown to fit the largest
 //! batch, nothing is allocated.
 
 use std::cell::Cell;
@@ -24,21 +24,46 @@ impl Buffer {
         self.0.as_mut_ptr().cast()
     }
 
+    /// The first `floats` floats, with leftover values.
+    pub(super) fn floats(&mut self, floats: usize) -> &mut [f32] {
+        let start = self.reserve(floats);
+        // SAFETY: the lines hold at least that many floats, all initialized, and stay borrowed.
+        unsafe { core::slice::from_raw_parts_mut(start, floats) }
+    }
+
     /// The start of the reserved floats.
     pub(super) fn as_ptr(&self) -> *const f32 {
         self.0.as_ptr().cast()
     }
 }
 
+/// A linear layer's left factor.
+#[derive(Default)]
+pub(super) struct Left {
+    /// Its packed rows.
+    pub(super) lanes: Buffer,
+    /// Their grids, if the precision uses grids.
+    pub(super) grids: Buffer,
+}
+
 /// A thread's buffers by content, so a task and the call that it belongs to can run on one thread.
 #[derive(Default)]
 pub(super) struct Scratch {
-    /// Blocks of a left factor.
+    /// A linear layer's left factor.
+    pub(super) left: Left,
+    /// Blocks of attention's left factor.
     pub(super) rows: Buffer,
-    /// The grids of a left factor's rows.
-    pub(super) grids: Buffer,
     /// Blocks of some panels of a right factor.
     pub(super) panels: Buffer,
+    /// A layer's states, in the order in which it computes them.
+    pub(super) normed: Buffer,
+    pub(super) query: Buffer,
+    pub(super) key: Buffer,
+    pub(super) value: Buffer,
+    pub(super) context: Buffer,
+    pub(super) attended: Buffer,
+    pub(super) intermediate: Buffer,
+    pub(super) gated: Buffer,
     /// Sums of a product that are not final yet.
     pub(super) sums: Buffer,
     /// Attention scores, which become a left factor as weights.
@@ -63,7 +88,8 @@ thread_local! {
 /// This thread's buffers, on loan until dropped. They are not passed to a closure because a kernel's body inside a
 /// closure would not be compiled for its instruction set.
 pub(super) struct Loan {
-    scratch: Box<Scratch>,
+    /// `None` only while they are given back.
+    scratch: Option<Box<Scratch>>,
     owner: &'static LocalKey<Cell<Option<Box<Scratch>>>>,
 }
 
@@ -71,12 +97,12 @@ impl Loan {
     /// For a call, which may start tasks. A second call that starts on this thread before the first has finished (a
     /// waiting thread of a pool takes other work) gets fresh buffers.
     pub(super) fn for_call() -> Loan {
-        Loan { scratch: OF_CALLS.take().unwrap_or_default(), owner: &OF_CALLS }
+        Loan { scratch: Some(OF_CALLS.take().unwrap_or_default()), owner: &OF_CALLS }
     }
 
     /// For a task, which starts no other.
     pub(super) fn for_task() -> Loan {
-        Loan { scratch: OF_TASKS.take().unwrap_or_default(), owner: &OF_TASKS }
+        Loan { scratch: Some(OF_TASKS.take().unwrap_or_default()), owner: &OF_TASKS }
     }
 }
 
@@ -84,19 +110,20 @@ impl Deref for Loan {
     type Target = Scratch;
 
     fn deref(&self) -> &Scratch {
-        &self.scratch
+        self.scratch.as_ref().expect("the buffers are on loan")
     }
 }
 
 impl DerefMut for Loan {
     fn deref_mut(&mut self) -> &mut Scratch {
-        &mut self.scratch
+        self.scratch.as_mut().expect("the buffers are on loan")
     }
 }
 
 impl Drop for Loan {
     fn drop(&mut self) {
         // The thread-local slot may be gone if the thread is exiting; the buffers are then dropped.
-        let _ = self.owner.try_with(|place| place.set(Some(std::mem::take(&mut self.scratch))));
+        let scratch = self.scratch.take();
+        let _ = self.owner.try_with(|place| place.set(scratch));
     }
 }

@@ -85,6 +85,9 @@ impl PackedLayout {
     }
 }
 
+/// Products of eight-bit integers, 255 · 127 at most, that fit a 32-bit sum.
+const MOST_INTEGERS: usize = i32::MAX as usize / (255 * 127);
+
 /// Weights in the layout that the product reads on one level, in one precision.
 pub struct PackedWeight {
     pub(super) level: Level,
@@ -107,15 +110,17 @@ impl PackedWeight {
     /// Packs `weight`, (out, in) row-major.
     ///
     /// # Panics
-    /// If the length of `weight` is not a multiple of `out`, or the processor does not support the level.
+    /// If the length of `weight` is not a multiple of `out`, the processor does not support the level, or the weights of
+    /// an output are more than eight-bit products can add up.
     pub fn new(level: Level, precision: Precision, out: usize, weight: &[f32]) -> PackedWeight {
         assert!(level.is_supported(), "the processor does not support {level}");
         let k = weight.len() / out.max(1);
         assert_eq!(weight.len(), out * k, "the weights of a linear layer are (out, in)");
         let layout = PackedLayout::new(level, precision);
-        let mut packed =
-            PackedWeight { level, precision, out, k, lanes: Buffer::default(), steps: Vec::new(), sums: Vec::new() };
-        packed.lanes.reserve(out.div_ceil(layout.panel_columns) * layout.panel(k));
+        assert!(precision != Precision::Int8 || k <= MOST_INTEGERS, "a sum of {k} integers does not fit 32 bits");
+        let mut lanes = Buffer::default();
+        lanes.reserve(out.div_ceil(layout.panel_columns) * layout.panel(k));
+        let mut packed = PackedWeight { level, precision, out, k, lanes, steps: Vec::new(), sums: Vec::new() };
         // SAFETY: the level is supported; the weights' length was checked.
         unsafe { level.run_product(precision, Pack { weight, packed: &mut packed }) }
         packed

@@ -202,13 +202,42 @@ impl Padding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cpu;
     use super::*;
-    use crate::kernels::{Level, Parallelism};
+    use crate::kernels::{self, Level, Parallelism};
     use candle_core::Device;
 
     fn random(rows: usize, columns: usize) -> Tensor {
         Tensor::randn(0f32, 1.0, (rows, columns), &Device::Cpu).unwrap()
+    }
+
+    fn floats(tensor: &Tensor) -> Vec<f32> {
+        tensor.flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    fn with_kernels(query: &Tensor, key: &Tensor, value: &Tensor, attend: &Attend) -> Vec<f32> {
+        let Attend { heads, scale, window, queries, sequences, .. } = *attend;
+        let tables = attend.positions.tables().map(|table| table.map(floats));
+        let positions = match (attend.positions, &tables) {
+            (Positions::Rotary { .. }, [Some(cos), Some(sin)]) => kernels::Positions::Rotary { cos, sin },
+            (Positions::Bias(_), [Some(bias), _]) => kernels::Positions::Bias(bias),
+            (Positions::Disentangled { .. }, [key, query]) => {
+                kernels::Positions::Disentangled { key: key.as_deref(), query: query.as_deref() }
+            }
+            _ => kernels::Positions::None,
+        };
+        let operands = kernels::Attention {
+            query: &floats(query),
+            key: &floats(key),
+            value: &floats(value),
+            heads,
+            head_dim: query.dim(1).unwrap() / heads,
+            query_offsets: queries.offsets,
+            offsets: sequences.offsets,
+            scale,
+            window,
+            positions,
+        };
+        kernels::attention(Level::detect(), Parallelism::Single, operands)
     }
 
     /// Compares a GPU to the kernels, on sequences of equal and different lengths, with queries for all tokens and for
@@ -225,10 +254,9 @@ mod tests {
             for (query, queries) in [(&query, &sequences), (&first_query, &Sequences { offsets: &firsts })] {
                 let attend = Attend { heads, scale, window, positions, queries, sequences: &sequences };
                 let candles = attention(query, &key, &value, &attend).unwrap();
-                let level = Level::detect();
-                let kernels = cpu::attention(level, Parallelism::Single, query, &key, &value, &attend).unwrap();
-                assert_eq!(candles.dims(), kernels.dims());
-                let difference = (candles - kernels).unwrap().abs().unwrap().max_all().unwrap();
+                assert_eq!(candles.dims(), query.dims());
+                let kernels = Tensor::from_vec(with_kernels(query, &key, &value, &attend), query.dims(), &Device::Cpu);
+                let difference = (candles - kernels.unwrap()).unwrap().abs().unwrap().max_all().unwrap();
                 assert!(difference.to_scalar::<f32>().unwrap() < 4e-6, "{offsets:?}: {difference}");
             }
         }

@@ -1,9 +1,8 @@
-//! The CPU kernels as custom operations of candle: tensors in, one tensor out.
+//! What connects candle's tensors to the CPU kernels, which take slices.
 
 use super::attention::{Attend, Positions};
-use super::layers::Combined;
 use crate::kernels::{self, Level, Parallelism};
-use candle_core::{bail, CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Storage, Tensor};
+use candle_core::{bail, CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Storage, Tensor};
 use std::ops::Deref;
 
 /// The elements of a contiguous float32 tensor.
@@ -20,48 +19,14 @@ pub(super) fn linear(
     parallelism: Parallelism,
     layer: kernels::Linear<'_>,
     xs: &Tensor,
-    with: Combined,
 ) -> Result<Tensor> {
-    let is_gate = matches!(with, Combined::Times(_));
-    let op = LinearOp { level, parallelism, layer, is_gate };
-    match with {
-        Combined::Alone => xs.apply_op1_no_bwd(&op),
-        Combined::Plus(other) | Combined::Times(other) => xs.apply_op2_no_bwd(other, &op),
-    }
+    xs.apply_op1_no_bwd(&LinearOp { level, parallelism, layer })
 }
 
 struct LinearOp<'a> {
     level: Level,
-    parallelism: Parallelism,
+    parallelism: Parallelism<'a>,
     layer: kernels::Linear<'a>,
-    /// Whether the second operand is multiplied rather than added.
-    is_gate: bool,
-}
-
-impl LinearOp<'_> {
-    fn run(
-        &self,
-        xs: &CpuStorage,
-        layout: &Layout,
-        other: Option<(&CpuStorage, &Layout)>,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (rows, in_dim) = layout.shape().dims2()?;
-        let shape = Shape::from((rows, self.layer.bias.len()));
-        let expected = self.layer.in_dim(self.level);
-        if in_dim != expected {
-            bail!("linear: {in_dim} columns, but the weights take {expected}");
-        }
-        let combined = match other {
-            None => kernels::Combined::Alone,
-            Some((_, layout)) if *layout.shape() != shape => {
-                bail!("linear: {:?} cannot be combined with {shape:?}", layout.shape())
-            }
-            Some((other, layout)) if self.is_gate => kernels::Combined::Times(elements(other, layout, "linear")?),
-            Some((other, layout)) => kernels::Combined::Plus(elements(other, layout, "linear")?),
-        };
-        let ys = kernels::linear(self.level, self.parallelism, self.layer, elements(xs, layout, "linear")?, combined);
-        Ok((CpuStorage::F32(ys), shape))
-    }
 }
 
 impl CustomOp1 for LinearOp<'_> {
@@ -70,23 +35,14 @@ impl CustomOp1 for LinearOp<'_> {
     }
 
     fn cpu_fwd(&self, xs: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        self.run(xs, layout, None)
-    }
-}
-
-impl CustomOp2 for LinearOp<'_> {
-    fn name(&self) -> &'static str {
-        "linear"
-    }
-
-    fn cpu_fwd(
-        &self,
-        xs: &CpuStorage,
-        layout: &Layout,
-        other: &CpuStorage,
-        other_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        self.run(xs, layout, Some((other, other_layout)))
+        let (rows, in_dim) = layout.shape().dims2()?;
+        let expected = self.layer.in_dim(self.level);
+        if in_dim != expected {
+            bail!("linear: {in_dim} columns, but the weights take {expected}");
+        }
+        let xs = elements(xs, layout, "linear")?;
+        let ys = kernels::linear(self.level, self.parallelism, self.layer, xs, kernels::Combined::Alone);
+        Ok((CpuStorage::F32(ys), Shape::from((rows, self.layer.bias.len()))))
     }
 }
 
@@ -107,7 +63,7 @@ pub(super) fn layer_norm(
 
 struct LayerNormOp<'a> {
     level: Level,
-    parallelism: Parallelism,
+    parallelism: Parallelism<'a>,
     norm: kernels::LayerNorm<'a>,
 }
 
@@ -156,71 +112,26 @@ impl CustomOp2 for LayerNormOp<'_> {
     }
 }
 
-/// See [`kernels::attention`].
-pub(super) fn attention(
+/// See [`kernels::layer`]: the new states, (total_tokens, hidden), or (sequences, hidden) if `only_firsts`.
+pub(super) fn layer(
     level: Level,
     parallelism: Parallelism,
-    query: &Tensor,
-    key: &Tensor,
-    value: &Tensor,
+    layer: &kernels::Layer,
     attend: &Attend,
-) -> Result<Tensor> {
-    query.apply_op3_no_bwd(key, value, &AttentionOp { level, parallelism, attend })
-}
-
-struct AttentionOp<'a> {
-    level: Level,
-    parallelism: Parallelism,
-    attend: &'a Attend<'a>,
-}
-
-impl CustomOp3 for AttentionOp<'_> {
-    fn name(&self) -> &'static str {
-        "attention"
-    }
-
-    fn cpu_fwd(
-        &self,
-        query: &CpuStorage,
-        query_layout: &Layout,
-        key: &CpuStorage,
-        key_layout: &Layout,
-        value: &CpuStorage,
-        value_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let Attend { heads, scale, window, queries, sequences, .. } = *self.attend;
-        let shape = query_layout.shape().clone();
-        let (rows, hidden) = shape.dims2()?;
-        let key_shape = key_layout.shape();
-        let (tokens, key_hidden) = key_shape.dims2()?;
-        let is_one_width = key_hidden == hidden && value_layout.shape() == key_shape;
-        let ends = [queries.offsets.last(), sequences.offsets.last()];
-        if !is_one_width || hidden % heads != 0 || ends != [Some(&rows), Some(&tokens)] {
-            bail!("attention: {heads} heads, queries {shape:?}, keys {key_shape:?}, sequences end at {ends:?}");
-        }
-        let (query, key) = (elements(query, query_layout, "attention")?, elements(key, key_layout, "attention")?);
-        let value = elements(value, value_layout, "attention")?;
-        let tables = self.attend.positions.tables().map(|table| table.map(Tensor::storage_and_layout));
-        let positions = match (self.attend.positions, table(&tables[0])?, table(&tables[1])?) {
-            (Positions::Rotary { .. }, Some(cos), Some(sin)) => kernels::Positions::Rotary { cos, sin },
-            (Positions::Bias(_), Some(bias), _) => kernels::Positions::Bias(bias),
-            (Positions::Disentangled { .. }, key, query) => kernels::Positions::Disentangled { key, query },
-            _ => kernels::Positions::None,
-        };
-        let operands = kernels::Attention {
-            query,
-            key,
-            value,
-            heads,
-            head_dim: hidden / heads,
-            query_offsets: queries.offsets,
-            offsets: sequences.offsets,
-            scale,
-            window,
-            positions,
-        };
-        Ok((CpuStorage::F32(kernels::attention(self.level, self.parallelism, operands)), shape))
-    }
+    only_firsts: bool,
+    states: &mut Vec<f32>,
+) -> Result<()> {
+    let Attend { heads, scale, window, sequences, .. } = *attend;
+    let tables = attend.positions.tables().map(|table| table.map(Tensor::storage_and_layout));
+    let positions = match (attend.positions, table(&tables[0])?, table(&tables[1])?) {
+        (Positions::Rotary { .. }, Some(cos), Some(sin)) => kernels::Positions::Rotary { cos, sin },
+        (Positions::Bias(_), Some(bias), _) => kernels::Positions::Bias(bias),
+        (Positions::Disentangled { .. }, key, query) => kernels::Positions::Disentangled { key, query },
+        _ => kernels::Positions::None,
+    };
+    let attention = kernels::SelfAttention { heads, offsets: sequences.offsets, scale, window, positions };
+    kernels::layer(level, parallelism, layer, attention, only_firsts, states);
+    Ok(())
 }
 
 /// The elements of a tensor that is read during an operation.

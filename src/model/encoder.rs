@@ -3,13 +3,13 @@
 use super::attention::{attention, Attend};
 use super::backend::Backend;
 use super::cpu;
-use super::layers::{Combined, LayerNorm, Linear};
+use super::layers::{KernelLinear, LayerNorm, Linear};
 use super::parameters::Parameters;
-use super::positions::{LayerVectors, PassTables, PositionTables};
+use super::positions::{LayerVectors, PassTables, PositionTables, Vectors};
 use super::Sequences;
 use crate::checkpoint::config::{self, Architecture, NormPlacement, Pooling};
-use crate::kernels::Parallelism;
-use candle_core::{Result, Tensor};
+use crate::kernels::{self, Level, Parallelism};
+use candle_core::{Device, Result, Tensor};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -46,6 +46,38 @@ struct Layer {
     norms_before: bool,
 }
 
+/// Hidden states, (rows, hidden), where the backend computes.
+enum States {
+    Tensor(Tensor),
+    /// Those of the kernels.
+    Floats {
+        floats: Vec<f32>,
+        hidden: usize,
+        level: Level,
+    },
+}
+
+impl States {
+    fn of(tensor: Tensor, backend: &Backend) -> Result<States> {
+        match *backend {
+            Backend::Candle { .. } => Ok(States::Tensor(tensor)),
+            Backend::Kernels { level, .. } => {
+                Ok(States::Floats { hidden: tensor.dim(1)?, floats: tensor.flatten_all()?.to_vec1()?, level })
+            }
+        }
+    }
+
+    fn into_tensor(self) -> Result<Tensor> {
+        match self {
+            States::Tensor(tensor) => Ok(tensor),
+            States::Floats { floats, hidden, .. } => {
+                let rows = floats.len() / hidden;
+                Tensor::from_vec(floats, (rows, hidden), &Device::Cpu)
+            }
+        }
+    }
+}
+
 /// What a step needs apart from the hidden states.
 struct Pass<'a> {
     encoder: &'a Encoder,
@@ -54,7 +86,7 @@ struct Pass<'a> {
     sequences: &'a Sequences<'a>,
     /// The sequences of the states that need queries, and the indices of these states; `None` if all do.
     firsts: Option<(&'a Sequences<'a>, &'a Tensor)>,
-    parallelism: Parallelism,
+    parallelism: Parallelism<'a>,
 }
 
 impl Encoder {
@@ -97,7 +129,7 @@ impl Encoder {
     /// (total_tokens, hidden) to (sequences, hidden): what the head reads of each sequence.
     pub(super) fn forward(
         &self,
-        mut hidden_states: Tensor,
+        hidden_states: Tensor,
         sequences: &Sequences,
         parallelism: Parallelism,
     ) -> Result<Tensor> {
@@ -105,14 +137,16 @@ impl Encoder {
         let starts = Tensor::new(sequences.starts(), hidden_states.device())?;
         let first_of_each: Vec<usize> = (0..sequences.offsets.len()).collect();
         let firsts = Sequences { offsets: &first_of_each };
+        let mut states = States::of(hidden_states, &self.backend)?;
         for (i, step) in self.steps.iter().enumerate() {
             // In the last layer only the first tokens need queries if the head reads nothing else; all tokens still
             // have keys.
             let only_firsts = i + 1 == self.steps.len() && self.pooling == Pooling::First;
             let firsts = only_firsts.then_some((&firsts, &starts));
             let pass = Pass { encoder: self, step, tables: &tables, sequences, firsts, parallelism };
-            hidden_states = step.layer.forward(hidden_states, &pass)?;
+            states = step.layer.forward(states, &pass)?;
         }
+        let mut hidden_states = states.into_tensor()?;
         if let Some(norm) = &self.last_norm {
             hidden_states = norm.forward(&hidden_states, None, parallelism)?;
         }
@@ -175,60 +209,79 @@ impl Layer {
     }
 
     /// (total_tokens, hidden) to (queries, hidden).
-    fn forward(&self, hidden_states: Tensor, pass: &Pass) -> Result<Tensor> {
-        let parallelism = pass.parallelism;
-        let queried = pass.queried(&hidden_states)?;
-        if self.norms_before {
-            let (queries, keys) = match &self.attention_norm {
-                None => (queried.clone(), hidden_states),
-                Some(norm) => {
-                    let normed = norm.forward(&hidden_states, None, parallelism)?;
-                    (pass.queried(&normed)?, normed)
-                }
-            };
-            let context = self.attend(&queries, &keys, pass)?;
-            let attended = self.attention_output.forward_combined(&context, Combined::Plus(&queried), parallelism)?;
-            let normed = self.output_norm.forward(&attended, None, parallelism)?;
-            let activated = self.activated(&normed, parallelism)?;
-            self.output.forward_combined(&activated, Combined::Plus(&attended), parallelism)
-        } else {
-            let context = self.attend(&queried, &hidden_states, pass)?;
-            let mut attended = self.attention_output.forward(&context, parallelism)?;
-            if let Some(norm) = &self.attention_norm {
-                attended = norm.forward(&attended, Some(&queried), parallelism)?;
-            }
-            let fed = self.output.forward(&self.activated(&attended, parallelism)?, parallelism)?;
-            self.output_norm.forward(&fed, Some(&attended), parallelism)
-        }
-    }
-
-    /// Attention from the states `queried` to `hidden_states`.
-    fn attend(&self, queried: &Tensor, hidden_states: &Tensor, pass: &Pass) -> Result<Tensor> {
-        let Pass { encoder, step, tables, sequences, firsts, parallelism } = *pass;
-        let query = self.query.forward(queried, parallelism)?;
-        let key = self.key.forward(hidden_states, parallelism)?;
-        let value = self.value.forward(hidden_states, parallelism)?;
-        let vectors = encoder.tables.vectors(&self.vectors, tables, &self.key, &self.query, parallelism)?;
+    fn forward(&self, states: States, pass: &Pass) -> Result<States> {
+        let vectors = self.vectors(pass)?;
         let attend = Attend {
-            heads: encoder.heads,
-            scale: encoder.tables.scale(),
-            window: step.window,
-            positions: tables.positions(step.rotary_base, vectors.as_deref()),
-            queries: firsts.map_or(sequences, |(firsts, _)| firsts),
-            sequences,
+            heads: pass.encoder.heads,
+            scale: pass.encoder.tables.scale(),
+            window: pass.step.window,
+            positions: pass.tables.positions(pass.step.rotary_base, vectors.as_deref()),
+            queries: pass.firsts.map_or(pass.sequences, |(firsts, _)| firsts),
+            sequences: pass.sequences,
         };
-        match encoder.backend {
-            Backend::Kernels { level, .. } => cpu::attention(level, parallelism, &query, &key, &value, &attend),
-            Backend::Candle { .. } => attention(&query, &key, &value, &attend),
+        match states {
+            States::Tensor(states) => self.forward_tensor(&states, pass, &attend).map(States::Tensor),
+            States::Floats { mut floats, hidden, level } => {
+                self.forward_floats(&mut floats, level, pass, &attend)?;
+                Ok(States::Floats { floats, hidden, level })
+            }
         }
     }
 
-    /// The first half of the feed-forward layer.
-    fn activated(&self, xs: &Tensor, parallelism: Parallelism) -> Result<Tensor> {
-        let activated = self.intermediate.forward(xs, parallelism)?;
-        match &self.gate {
-            None => Ok(activated),
-            Some(gate) => gate.forward_combined(xs, Combined::Times(&activated), parallelism),
+    fn vectors(&self, pass: &Pass) -> Result<Option<Arc<Vectors>>> {
+        let Pass { encoder, tables, parallelism, .. } = *pass;
+        encoder.tables.vectors(&self.vectors, tables, &self.key, &self.query, parallelism)
+    }
+
+    /// With the kernels, in place.
+    fn forward_floats(&self, states: &mut Vec<f32>, level: Level, pass: &Pass, attend: &Attend) -> Result<()> {
+        let Layer { query, key, value, attention_output, intermediate, output, .. } = self;
+        let linears = [query, key, value, attention_output, intermediate, output].map(Linear::for_kernels);
+        let [query, key, value, attention_output, intermediate, output] = linears.each_ref().map(KernelLinear::borrow);
+        let gate = self.gate.as_ref().map(Linear::for_kernels);
+        let attention = self.attention_norm.as_ref().map(LayerNorm::for_kernels);
+        let feed_forward = self.output_norm.for_kernels();
+        let layer = kernels::Layer {
+            query,
+            key,
+            value,
+            attention_output,
+            intermediate,
+            gate: gate.as_ref().map(KernelLinear::borrow),
+            output,
+            norms: match (self.norms_before, attention) {
+                (false, Some(attention)) => kernels::Norms::After { attention, feed_forward },
+                (_, attention) => kernels::Norms::Before { attention, feed_forward },
+            },
+        };
+        cpu::layer(level, pass.parallelism, &layer, attend, pass.firsts.is_some(), states)
+    }
+
+    /// With candle's operations: what [`kernels::layer`] does.
+    fn forward_tensor(&self, states: &Tensor, pass: &Pass, attend: &Attend) -> Result<Tensor> {
+        let linear = |linear: &Linear, xs: &Tensor| linear.forward(xs, pass.parallelism);
+        let norm = |norm: &LayerNorm, xs: &Tensor| norm.forward(xs, None, pass.parallelism);
+        let attention_norm = |xs: &Tensor| self.attention_norm.as_ref().map_or(Ok(xs.clone()), |it| norm(it, xs));
+        let input = if self.norms_before { attention_norm(states)? } else { states.clone() };
+        let query = linear(&self.query, &pass.queried(&input)?)?;
+        let context = attention(&query, &linear(&self.key, &input)?, &linear(&self.value, &input)?, attend)?;
+        let attended = (linear(&self.attention_output, &context)? + pass.queried(states)?)?;
+        let (attended, input) = match self.norms_before {
+            true => (attended.clone(), norm(&self.output_norm, &attended)?),
+            false => {
+                let attended = attention_norm(&attended)?;
+                (attended.clone(), attended)
+            }
+        };
+        let mut activated = linear(&self.intermediate, &input)?;
+        if let Some(gate) = &self.gate {
+            activated = (activated * linear(gate, &input)?)?;
+        }
+        let fed = (linear(&self.output, &activated)? + attended)?;
+        if self.norms_before {
+            Ok(fed)
+        } else {
+            norm(&self.output_norm, &fed)
         }
     }
 }

@@ -15,17 +15,6 @@ pub(super) struct Linear {
     activation: Activation,
 }
 
-/// What a linear layer's result is combined with: a tensor of the same shape.
-#[derive(Clone, Copy)]
-pub(super) enum Combined<'a> {
-    /// With nothing.
-    Alone,
-    /// Added.
-    Plus(&'a Tensor),
-    /// Multiplied.
-    Times(&'a Tensor),
-}
-
 enum LinearWeights {
     Candle(candle_nn::Linear),
     Kernel(KernelWeights),
@@ -44,6 +33,24 @@ struct KernelWeights {
 enum KernelWeight {
     Stored(Elements),
     Packed(Arc<PackedWeight>),
+}
+
+/// A layer that the kernels may use while its weights are packed.
+pub(super) struct KernelLinear<'a> {
+    weights: &'a KernelWeights,
+    weight: KernelWeight,
+    activation: Activation,
+}
+
+impl KernelLinear<'_> {
+    pub(super) fn borrow(&self) -> kernels::Linear<'_> {
+        let weight = match &self.weight {
+            KernelWeight::Stored(stored) => Weight::Stored(stored),
+            KernelWeight::Packed(packed) => Weight::Packed(packed),
+        };
+        let KernelWeights { precision, bias, .. } = self.weights;
+        kernels::Linear { weight, bias, activation: self.activation, precision: *precision }
+    }
 }
 
 impl KernelWeights {
@@ -103,29 +110,21 @@ impl Linear {
 
     /// (rows, in) to (rows, out).
     pub(super) fn forward(&self, xs: &Tensor, parallelism: Parallelism) -> Result<Tensor> {
-        self.forward_combined(xs, Combined::Alone, parallelism)
+        match &self.weights {
+            LinearWeights::Candle(linear) => activate(self.activation, linear.forward(xs)?),
+            LinearWeights::Kernel(weights) => cpu::linear(weights.level, parallelism, self.for_kernels().borrow(), xs),
+        }
     }
 
-    /// (rows, in) to (rows, out), combined with another operand.
-    pub(super) fn forward_combined(&self, xs: &Tensor, with: Combined, parallelism: Parallelism) -> Result<Tensor> {
+    /// What the kernels take.
+    ///
+    /// # Panics
+    /// If candle computes this layer.
+    pub(super) fn for_kernels(&self) -> KernelLinear<'_> {
         match &self.weights {
-            LinearWeights::Candle(linear) => {
-                let ys = activate(self.activation, linear.forward(xs)?)?;
-                match with {
-                    Combined::Alone => Ok(ys),
-                    Combined::Plus(other) => ys + other,
-                    Combined::Times(other) => ys * other,
-                }
-            }
+            LinearWeights::Candle(_) => unreachable!("only layers of the kernels are given to them"),
             LinearWeights::Kernel(weights) => {
-                let weight = weights.lock().clone();
-                let weight = match &weight {
-                    KernelWeight::Stored(stored) => Weight::Stored(stored),
-                    KernelWeight::Packed(packed) => Weight::Packed(packed),
-                };
-                let (activation, precision) = (self.activation, weights.precision);
-                let layer = kernels::Linear { weight, bias: &weights.bias, activation, precision };
-                cpu::linear(weights.level, parallelism, layer, xs, with)
+                KernelLinear { weights, weight: weights.lock().clone(), activation: self.activation }
             }
         }
     }
@@ -191,10 +190,20 @@ impl LayerNorm {
                 Some(residual) => candle_nn::ops::layer_norm(&(xs + residual)?, weight, bias, self.eps),
                 None => candle_nn::ops::layer_norm(xs, weight, bias, self.eps),
             },
-            LayerNormWeights::Kernel { level, weight, bias } => {
-                let norm = kernels::LayerNorm { weight, bias, eps: self.eps };
-                cpu::layer_norm(*level, parallelism, norm, xs, residual)
+            LayerNormWeights::Kernel { level, .. } => {
+                cpu::layer_norm(*level, parallelism, self.for_kernels(), xs, residual)
             }
+        }
+    }
+
+    /// What the kernels take.
+    ///
+    /// # Panics
+    /// If candle computes this norm.
+    pub(super) fn for_kernels(&self) -> kernels::LayerNorm<'_> {
+        match &self.weights {
+            LayerNormWeights::Candle { .. } => unreachable!("only norms of the kernels are given to them"),
+            LayerNormWeights::Kernel { weight, bias, .. } => kernels::LayerNorm { weight, bias, eps: self.eps },
         }
     }
 }

@@ -19,7 +19,7 @@ mod positions;
 use crate::batching::Batch;
 use crate::checkpoint::config::Architecture;
 use crate::checkpoint::weights::Weights;
-use crate::kernels::Parallelism;
+use crate::kernels::{Parallelism, Team};
 pub use backend::{Backend, BackendChoice, CpuChoice};
 use candle_core::Result;
 pub use device::DeviceChoice;
@@ -96,6 +96,13 @@ impl SequenceClassifier {
     /// # Errors
     /// If an id, token type or position has no embedding, or the device fails, for example by running out of memory.
     pub fn forward(&self, batch: &Batch, parallelism: Parallelism) -> Result<Vec<Vec<f32>>> {
+        match (&self.backend, parallelism) {
+            (Backend::Kernels { .. }, Parallelism::Pool) => Team::with(|team| self.forward_with(batch, team)),
+            _ => self.forward_with(batch, parallelism),
+        }
+    }
+
+    fn forward_with(&self, batch: &Batch, parallelism: Parallelism) -> Result<Vec<Vec<f32>>> {
         let sequences = Sequences { offsets: &batch.offsets };
         let hidden_states = self.embeddings.forward(batch, self.backend.device(), parallelism)?;
         let pooled = self.encoder.forward(hidden_states, &sequences, parallelism)?;

@@ -145,7 +145,7 @@ impl Blocks {
                     let b = panels.add(first * Self::key_depth::<S>(self.head_dim) + block.start * panel);
                     let c = to.start.add(first / K_BLOCK * to.block_stride + first % K_BLOCK);
                     let (k, c_stride, add) = (block.len(), to.stride, i > 0);
-                    multiply_tile::<Whole<S>>(Tile { rows, a, b, k, c, c_stride, add });
+                    multiply_tile::<Whole<S>>(Tile { rows, a, b, k, c, c_stride, add, ahead: a, ahead_step: 0 });
                 }
             }
         }
@@ -234,7 +234,17 @@ impl Blocks {
                     let weights = self.scores.add(i * S::TILE_ROWS * ROW_STRIDE + block.start % K_BLOCK);
                     let values = self.values.add(column * self.tokens + block.start * panel);
                     let (k, c, add) = (block.len(), self.sums.add(column), block.start > seen.start);
-                    multiply_tile::<Whole<S>>(Tile { rows, a: weights, b: values, k, c, c_stride: stride, add });
+                    multiply_tile::<Whole<S>>(Tile {
+                        rows,
+                        a: weights,
+                        b: values,
+                        k,
+                        c,
+                        c_stride: stride,
+                        add,
+                        ahead: weights,
+                        ahead_step: 0,
+                    });
                 }
             }
         }

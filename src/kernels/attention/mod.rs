@@ -76,10 +76,17 @@ pub enum Positions<'a> {
 /// # Panics
 /// If the lengths of the slices disagree, or offsets do not ascend from 0 to the number of rows.
 pub fn attention(level: Level, parallelism: Parallelism, operands: Attention) -> Vec<f32> {
+    let mut context = vec![0.0; operands.query.len()];
+    attend(level, parallelism, operands, &mut context);
+    context
+}
+
+/// [`attention`] into `context`.
+pub(super) fn attend(level: Level, parallelism: Parallelism, operands: Attention, context: &mut [f32]) {
     let Attention { query, key, value, heads, head_dim, query_offsets, offsets, .. } = operands;
     let rows = |offsets: &[usize]| offsets.last().copied().unwrap_or(0);
     let expected = rows(query_offsets) * heads * head_dim;
-    assert_eq!(query.len(), expected, "the offsets give the number of queries");
+    assert_eq!([query.len(), context.len()], [expected; 2], "the offsets give the number of queries");
     assert_eq!([key.len(), value.len()], [rows(offsets) * heads * head_dim; 2], "keys and values have the same shape");
     for offsets in [query_offsets, offsets] {
         assert!(offsets.first().is_none_or(|&first| first == 0) && offsets.is_sorted(), "offsets ascend from 0");
@@ -88,19 +95,15 @@ pub fn attention(level: Level, parallelism: Parallelism, operands: Attention) ->
     check_positions(&operands);
     assert!(level.is_supported(), "the processor does not support {level}");
     let sequences = offsets.len().saturating_sub(1);
-    let mut context = Vec::with_capacity(expected);
     let call = Call { operands, context: context.as_mut_ptr() };
     parallelism.for_each(sequences * heads, |task| {
         let (sequence, head) = (task / heads, task % heads);
         let tokens = offsets[sequence]..offsets[sequence + 1];
         let queries = query_offsets[sequence]..query_offsets[sequence + 1];
-        // SAFETY: the level is supported; the pointer in `call` comes from `context`, which has room for `expected`
-        // floats and outlives the call; each task writes its own rows and columns.
+        // SAFETY: the level is supported; the pointer in `call` comes from `context`, which has room for all queries and
+        // outlives the call; each task writes its own rows and columns.
         unsafe { level.run(Head { call: &call, queries, tokens, head }) }
     });
-    // SAFETY: every query is in a sequence, and every column in a head.
-    unsafe { context.set_len(expected) }
-    context
 }
 
 /// Checks that the tables cover the longest sequence.
