@@ -23,6 +23,7 @@ mod layer;
 mod layer_norm;
 mod linear;
 mod operand;
+mod pages;
 mod parallelism;
 pub mod peak;
 mod portable;

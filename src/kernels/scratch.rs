@@ -30,11 +30,6 @@ impl Buffer {
         // SAFETY: the lines hold at least that many floats, all initialized, and stay borrowed.
         unsafe { core::slice::from_raw_parts_mut(start, floats) }
     }
-
-    /// The start of the reserved floats.
-    pub(super) fn as_ptr(&self) -> *const f32 {
-        self.0.as_ptr().cast()
-    }
 }
 
 /// A linear layer's left factor.

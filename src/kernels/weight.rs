@@ -5,9 +5,9 @@
 //! eight bits, and packing takes time. With stored weights, every product packs the blocks again as it goes.
 
 use super::factors::{Factors, Precision};
+use super::pages::Floats;
 use super::product::{k_blocks, pack_columns, K_BLOCK, MAX_LANES};
 use super::quantization::Grid;
-use super::scratch::Buffer;
 use super::simd::Simd;
 use super::{Level, ProductKernel};
 use core::ops::Range;
@@ -94,7 +94,7 @@ pub struct PackedWeight {
     pub(super) precision: Precision,
     pub(super) out: usize,
     pub(super) k: usize,
-    lanes: Buffer,
+    lanes: Floats,
     /// The step of each output's grid, (out), if the precision uses grids.
     pub(super) steps: Vec<f32>,
     /// The sum of each output's grid points, (out), if the precision uses grids.
@@ -118,8 +118,7 @@ impl PackedWeight {
         assert_eq!(weight.len(), out * k, "the weights of a linear layer are (out, in)");
         let layout = PackedLayout::new(level, precision);
         assert!(precision != Precision::Int8 || k <= MOST_INTEGERS, "a sum of {k} integers does not fit 32 bits");
-        let mut lanes = Buffer::default();
-        lanes.reserve(out.div_ceil(layout.panel_columns) * layout.panel(k));
+        let lanes = Floats::zeros(out.div_ceil(layout.panel_columns) * layout.panel(k));
         let mut packed = PackedWeight { level, precision, out, k, lanes, steps: Vec::new(), sums: Vec::new() };
         // SAFETY: the level is supported; the weights' length was checked.
         unsafe { level.run_product(precision, Pack { weight, packed: &mut packed }) }
@@ -159,7 +158,7 @@ impl ProductKernel for Pack<'_> {
                     packed.sums.push(sum);
                 }
             }
-            let panel = packed.lanes.reserve(0).wrapping_add(first / layout.panel_columns * layout.panel(k));
+            let panel = packed.lanes.as_mut_ptr().wrapping_add(first / layout.panel_columns * layout.panel(k));
             for block in layout.blocks(k) {
                 // SAFETY: the caller's contract; the panel has room for the block according to `panel`.
                 unsafe {
