@@ -282,7 +282,10 @@ impl ProductKernel for Panels<'_> {
                     let (rows, k, a) = (tile.len(), block.len(), self.product.x.row(number, tile.start));
                     let sums = sums.add(sums_rows * tile.start * stride);
                     for panel in 0..panels {
-                        let (ahead, ahead_step) = ahead.take_share(block.len());
+                        let (ahead, ahead_step) = match self.product.layer.weight {
+                            Weight::Packed(_) => ahead.take_share(block.len()),
+                            Weight::Stored(_) => ahead.prefetch_share::<F::S>(a),
+                        };
                         let (b, c) = (weights.add(panel * panel_stride), sums.add(panel * layout.panel_columns));
                         let tile_of_sums =
                             Tile { rows, a, b, k, c, c_stride: stride, add: number > 0, ahead, ahead_step };
@@ -384,7 +387,7 @@ impl Panels<'_> {
     }
 }
 
-/// Rows of memory that are needed next, prefetched in equal shares. This is explicit because the hardware prefetcher
+/// Rows of memory that are needed next, in equal shares. They are prefetched explicitly because the hardware prefetcher
 /// does not detect this many short rows.
 struct Ahead {
     /// The next line.
@@ -408,20 +411,43 @@ impl Ahead {
         Ahead { at: from, stride, rows, lines, left: lines, share: (rows * lines).div_ceil(shares) }
     }
 
+    /// Takes up to `most` lines that follow each other: the first, and how many.
     #[inline(always)]
-    fn take_share(&mut self, k: usize) -> (*const f32, usize) {
-        let at = self.at;
+    fn take(&mut self, most: usize) -> (*const f32, usize) {
+        let (at, run) = (self.at, most.min(self.left));
         if self.rows == 0 {
             return (at, 0);
         }
-        let share = self.share.min(self.left);
-        self.left -= share;
-        self.at = self.at.wrapping_add(share * FLOATS_OF_LINE);
+        self.left -= run;
+        self.at = at.wrapping_add(run * FLOATS_OF_LINE);
         if self.left == 0 {
             self.at = self.at.wrapping_sub(self.lines * FLOATS_OF_LINE).wrapping_add(self.stride);
             (self.rows, self.left) = (self.rows - 1, self.lines);
         }
-        (at, (share * FLOATS_OF_LINE).div_ceil(k))
+        (at, run)
+    }
+
+    /// A share, at the end of a row less than that, for a tile with `k` steps: its start, and floats per step. A burst
+    /// would fill the processor's queue of loads, and the product would wait.
+    #[inline(always)]
+    fn take_share(&mut self, k: usize) -> (*const f32, usize) {
+        let (at, lines) = self.take(self.share);
+        (at, (lines * FLOATS_OF_LINE).div_ceil(k))
+    }
+
+    /// Prefetches a share of many short rows at once, and leaves nothing but `here` for the steps of a tile.
+    #[inline(always)]
+    unsafe fn prefetch_share<S: Simd>(&mut self, here: *const f32) -> (*const f32, usize) {
+        let mut left = self.share;
+        while left > 0 && self.rows > 0 {
+            let (at, run) = self.take(left);
+            for line in 0..run {
+                // SAFETY: any address may be prefetched.
+                unsafe { S::prefetch(at.wrapping_add(line * FLOATS_OF_LINE)) }
+            }
+            left -= run;
+        }
+        (here, 0)
     }
 }
 

@@ -93,6 +93,7 @@ pub(super) unsafe fn multiply_tile<F: Factors + ?Sized>(tile: Tile) {
 
 /// [`multiply_tile`] for `ROWS` rows, whose sums stay in registers over a chain.
 #[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "the compiler unrolls these loops in every build")]
 unsafe fn multiply_rows<F: Factors + ?Sized, const ROWS: usize>(tile: Tile) {
     let Tile { a, b, k, c, c_stride, add, ahead, ahead_step, .. } = tile;
     // SAFETY: the caller's contract covers every row below `ROWS` and every step below `k`.
@@ -104,16 +105,17 @@ unsafe fn multiply_rows<F: Factors + ?Sized, const ROWS: usize>(tile: Tile) {
                 F::S::prefetch(ahead.wrapping_add(step * ahead_step));
                 let b = b.add(step * 2 * F::S::LANES);
                 let (left, right) = (F::S::load(b), F::S::load(b.add(F::S::LANES)));
-                for (row, sums) in sums.iter_mut().enumerate() {
+                for row in 0..ROWS {
                     let x = F::S::splat(*a.add(row * ROW_STRIDE + step));
-                    sums[0] = F::multiply_add(x, left, sums[0]);
-                    sums[1] = F::multiply_add(x, right, sums[1]);
+                    sums[row][0] = F::multiply_add(x, left, sums[row][0]);
+                    sums[row][1] = F::multiply_add(x, right, sums[row][1]);
                 }
             }
             let add = add || first > 0;
-            for (row, sums) in sums.into_iter().enumerate() {
-                for (half, sum) in sums.into_iter().enumerate() {
-                    let c = c.add(row * c_stride + half * F::S::LANES);
+            // An iterator over the sums by value would write them to memory first, unless the compiler sees through it.
+            for row in 0..ROWS {
+                for half in 0..2 {
+                    let (c, sum) = (c.add(row * c_stride + half * F::S::LANES), sums[row][half]);
                     F::S::store(c, if add { F::add(F::S::load(c), sum) } else { sum });
                 }
             }
