@@ -240,7 +240,7 @@ fn long_text(cli: &Cli) -> Result<LongTextOptions, UsageError> {
 
 fn cpu_choice(value: Option<String>) -> Result<CpuChoice, UsageError> {
     match value {
-        None => Ok(CpuChoice::Kernels(Level::Amx)),
+        None => Ok(CpuChoice::Kernels(Level::detect())),
         Some(value) => value.parse().or_else(|error| usage(format!("AGNEWS_CPU={error}"))),
     }
 }
@@ -394,7 +394,7 @@ mod tests {
 
     #[test]
     fn the_environment_chooses_what_serves_the_cpu() {
-        assert_eq!(cpu_choice(None).unwrap(), CpuChoice::Kernels(Level::Amx));
+        assert_eq!(cpu_choice(None).unwrap(), CpuChoice::Kernels(Level::detect()));
         assert_eq!(cpu_choice(Some("portable".into())).unwrap(), CpuChoice::Kernels(Level::Portable));
         assert_eq!(cpu_choice(Some("candle".into())).unwrap(), CpuChoice::Candle);
         assert!(cpu_choice(Some("mmx".into())).unwrap_err().to_string().starts_with("AGNEWS_CPU=mmx"));

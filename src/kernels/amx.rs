@@ -7,10 +7,11 @@
 //! part in the Linux kernel's `Documentation/arch/x86/xstate.rst`. They are written in assembly because their
 //! intrinsics are not stable.
 
-use super::factors::Factors;
+use super::factors::{Factors, With};
 use super::product::{Tile, PLANE_STRIDE, ROW_STRIDE};
 use super::quantization::Grid;
 use super::simd::Simd;
+use super::ProductKernel;
 use core::arch::asm;
 use core::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
 use core::marker::PhantomData;
@@ -28,7 +29,7 @@ const PANEL_STRIDE: usize = 2 * TILE * WORD;
 const STEP_OF_B: usize = TILE * 2 * TILE;
 
 /// Whether the processor has AMX with both kinds of products, and the system lets this process use the registers.
-pub(super) fn is_supported() -> bool {
+fn is_supported() -> bool {
     static IS_SUPPORTED: OnceLock<bool> = OnceLock::new();
     *IS_SUPPORTED.get_or_init(|| has_instructions() && is_state_enabled() && is_permitted())
 }
@@ -121,6 +122,15 @@ impl<F: TileFactors> Factors for Tiles<F> {
     const ON_GRID: bool = F::ON_GRID;
     const TILE_ROWS: usize = 2 * TILE;
     const ROW_GRANULE: usize = TILE;
+
+    fn is_supported() -> bool {
+        is_supported() && F::is_supported()
+    }
+
+    unsafe fn run<K: ProductKernel>(kernel: K) {
+        // The instructions are assembly, which needs no feature of the compiler's.
+        F::run(With::<Self, K>::new(kernel))
+    }
 
     #[inline(always)]
     unsafe fn multiply_add(a: <F::S as Simd>::V, b: <F::S as Simd>::V, sums: <F::S as Simd>::V) -> <F::S as Simd>::V {
@@ -282,6 +292,7 @@ macro_rules! tile_factors {
         impl TileFactors for $factors {
             #[inline(always)]
             unsafe fn multiply_tile(tile: Tile, b_low: *const f32) {
+                debug_assert!(tile.k > 0, "the loop over the steps of K runs at least once");
                 match tile.rows > TILE {
                     true => multiply!(tile, b_low, $parts, 32, $tdp),
                     false => multiply!(tile, b_low, $parts, 16, $tdp),

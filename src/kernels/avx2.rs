@@ -7,16 +7,6 @@ use core::arch::x86_64::*;
 #[derive(Clone, Copy)]
 pub(super) struct Avx2;
 
-/// Runs `kernel` compiled for AVX2.
-///
-/// # Safety
-/// The processor must have AVX2 and FMA.
-#[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn run<K: Kernel>(kernel: K) {
-    // SAFETY: this function's features are those that `Avx2` needs.
-    unsafe { kernel.run::<Avx2>() }
-}
-
 /// The mask of the first `n` lanes: a window that slides over eight set and eight clear words.
 #[inline(always)]
 unsafe fn first(n: usize) -> __m256i {
@@ -41,6 +31,15 @@ impl Simd for Avx2 {
     const LANES: usize = 8;
     const TILE_ROWS: usize = 6;
     type V = __m256;
+
+    fn is_supported() -> bool {
+        is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn run<K: Kernel>(kernel: K) {
+        kernel.run::<Self>()
+    }
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m256 {

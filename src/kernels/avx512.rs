@@ -1,21 +1,12 @@
 //! AVX-512: 16 lanes, 32 registers.
 
+use super::avx2::Avx2;
 use super::simd::Simd;
 use super::Kernel;
 use core::arch::x86_64::*;
 
 #[derive(Clone, Copy)]
 pub(super) struct Avx512;
-
-/// Runs `kernel` compiled for AVX-512.
-///
-/// # Safety
-/// The processor must have AVX-512 F, BW, DQ and VL.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-pub(super) unsafe fn run<K: Kernel>(kernel: K) {
-    // SAFETY: this function's features are those that `Avx512` needs.
-    unsafe { kernel.run::<Avx512>() }
-}
 
 /// The mask of the first `n` lanes.
 #[inline(always)]
@@ -41,6 +32,19 @@ impl Simd for Avx512 {
     const LANES: usize = 16;
     const TILE_ROWS: usize = 14;
     type V = __m512;
+
+    fn is_supported() -> bool {
+        is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+            && Avx2::is_supported()
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+    unsafe fn run<K: Kernel>(kernel: K) {
+        kernel.run::<Self>()
+    }
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m512 {

@@ -10,16 +10,6 @@ use super::ProductKernel;
 use core::arch::x86_64::*;
 use core::mem::transmute;
 
-/// Runs `kernel` with the bf16 factors `F`.
-///
-/// # Safety
-/// The processor must have AVX-512 F, BW, DQ, VL and BF16, and the features of `F`.
-#[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-pub(super) unsafe fn run_product<F: Factors, K: ProductKernel>(kernel: K) {
-    // SAFETY: this function's features are those that `Pairs` needs, and the caller's contract.
-    unsafe { kernel.run::<F>() }
-}
-
 /// Two bf16 numbers per lane, neighbours along k, the first in the lower half: rounded, or split into two parts. The
 /// instructions treat denormals as zero.
 pub(super) struct Pairs<const PLANES: usize>;
@@ -31,6 +21,15 @@ impl<const PLANES: usize> Factors for Pairs<PLANES> {
     const PLANES: usize = PLANES;
     // Compared to the error of a single part, the rounding of sums does not matter.
     const CHAIN: usize = if PLANES == 1 { K_BLOCK } else { SHORT_CHAIN };
+
+    fn is_supported() -> bool {
+        is_x86_feature_detected!("avx512bf16") && Avx512::is_supported()
+    }
+
+    #[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+    unsafe fn run<K: ProductKernel>(kernel: K) {
+        kernel.run::<Self>()
+    }
 
     #[inline(always)]
     unsafe fn multiply_add(a: __m512, b: __m512, sums: __m512) -> __m512 {

@@ -5,7 +5,7 @@ use super::peak;
 use super::product::{self, Tile, K_BLOCK, MAX_LANES, PLANE_STRIDE, SHORT_CHAIN};
 use super::quantization::Grid;
 use super::simd::Simd;
-use super::Level;
+use super::{Kernel, Level, ProductKernel};
 use core::marker::PhantomData;
 use half::bf16;
 use std::fmt;
@@ -41,16 +41,13 @@ impl Precision {
 
     /// Whether the level has instructions for it. Other levels do the same arithmetic on float32 numbers, no faster.
     pub fn is_native_on(self, level: Level) -> bool {
-        match self {
-            Precision::F32 => true,
-            Precision::Bf16x3 | Precision::Bf16 => level >= Level::Avx512Bf16,
-            Precision::Int8 => level >= Level::Avx512Vnni,
-        }
+        level.arithmetic(self).is_native
     }
 
     /// The fastest precision on a level whose logits agree with float32 to four decimal places.
     pub fn exact_on(level: Level) -> Precision {
         match level {
+            #[cfg(target_arch = "x86_64")]
             Level::Amx => Precision::Bf16x3,
             _ => Precision::F32,
         }
@@ -79,6 +76,26 @@ pub(super) trait Factors {
     const AS_STORED: bool = false;
     /// Whether a number is packed as a point on a [`Grid`], so sums are sums of grid points.
     const ON_GRID: bool = false;
+    /// Whether the instruction set multiplies such factors; otherwise they are multiplied as float32 numbers.
+    const IS_NATIVE: bool = true;
+
+    /// Whether the processor has the features of this type.
+    fn is_supported() -> bool {
+        Self::S::is_supported()
+    }
+
+    /// Runs `kernel` with these factors: every implementation that needs more features than its registers enables them
+    /// for this function.
+    ///
+    /// # Safety
+    /// As for the trait, and the kernel's own contract.
+    unsafe fn run<K: ProductKernel>(kernel: K)
+    where
+        Self: Sized,
+    {
+        // SAFETY: the caller's contract.
+        unsafe { Self::S::run(With::<Self, K>::new(kernel)) }
+    }
 
     /// Adds the products of the lanes to `sums`.
     unsafe fn multiply_add(
@@ -143,6 +160,31 @@ pub(super) trait Factors {
     }
 }
 
+/// A kernel with its factors, to run where the features of others, which include theirs, are enabled.
+pub(super) struct With<F, K>(K, PhantomData<F>);
+
+impl<F, K> With<F, K> {
+    pub(super) fn new(kernel: K) -> With<F, K> {
+        With(kernel, PhantomData)
+    }
+}
+
+impl<F: Factors, K: ProductKernel> Kernel for With<F, K> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        // SAFETY: the caller's contract.
+        unsafe { self.0.run::<F>() }
+    }
+}
+
+impl<F: Factors, K: ProductKernel> ProductKernel for With<F, K> {
+    #[inline(always)]
+    unsafe fn run<Others: Factors>(self) {
+        // SAFETY: the caller's contract.
+        unsafe { self.0.run::<F>() }
+    }
+}
+
 /// Float32 factors.
 pub(super) struct Whole<S>(PhantomData<S>);
 
@@ -171,6 +213,7 @@ impl<S: Simd, const PLANES: usize> Factors for Rounded<S, PLANES> {
     type S = S;
     const PLANES: usize = PLANES;
     const CHAIN: usize = if PLANES == 1 { K_BLOCK } else { SHORT_CHAIN };
+    const IS_NATIVE: bool = false;
 
     #[inline(always)]
     unsafe fn multiply_add(a: S::V, b: S::V, sums: S::V) -> S::V {
@@ -199,6 +242,7 @@ impl<S: Simd> Factors for Placed<S> {
     type S = S;
     const CHAIN: usize = K_BLOCK;
     const ON_GRID: bool = true;
+    const IS_NATIVE: bool = false;
 
     #[inline(always)]
     unsafe fn multiply_add(a: S::V, b: S::V, sums: S::V) -> S::V {

@@ -1,10 +1,13 @@
 //! The CPU kernels: linear layers, attention and layer norms on float32 slices.
 //!
-//! Each is written once, generic over a vector register (`simd::Simd`), and compiled for every instruction set
-//! implemented in a file here. [`Level`] selects one at run time, in one place. Rows are tokens: the sequences of a
-//! batch are concatenated without padding, and only attention knows their boundaries. On one level, a row's result is
-//! the same to the bit in every batch. The portable level, whose linear layers use the gemm crate, only guarantees this
-//! within float32 rounding.
+//! Each is written once, generic over a vector register (`simd::Simd`) and over what a product multiplies
+//! (`factors::Factors`), and compiled for every instruction set that has a file here. The table of [`Level`]s, below,
+//! lists them; one is selected at run time. For a new processor, implement `Simd` if its registers are new and `Factors`
+//! for the products that it has instructions for, and add a row to the table.
+//!
+//! Rows are tokens: the sequences of a batch are concatenated without padding, and only attention knows their
+//! boundaries. On one level, a row's result is the same to the bit in every batch. The portable level, whose linear
+//! layers use the gemm crate, only guarantees this within float32 rounding.
 
 mod activation;
 #[cfg(target_arch = "x86_64")]
@@ -43,10 +46,14 @@ pub use layer::{layer, Layer, Norms, SelfAttention};
 pub use layer_norm::{layer_norm, LayerNorm};
 pub use linear::{linear, Combined, Linear};
 pub use parallelism::{Parallelism, Team};
+use portable::Portable;
 use simd::Simd;
 use std::fmt;
 use std::str::FromStr;
+use weight::PackedLayout;
 pub use weight::{PackedWeight, Weight};
+#[cfg(target_arch = "x86_64")]
+use {amx::Tiles, avx2::Avx2, avx512::Avx512, avx512_bf16::Pairs};
 
 /// Work that is generic over the instruction set.
 trait Kernel {
@@ -57,7 +64,7 @@ trait Kernel {
     unsafe fn run<S: Simd>(self);
 }
 
-/// Work on a matrix product that is generic over the arithmetic too.
+/// Work on a matrix product that is generic over the arithmetic, too.
 trait ProductKernel {
     /// Does the work.
     ///
@@ -66,140 +73,139 @@ trait ProductKernel {
     unsafe fn run<F: Factors>(self);
 }
 
-/// A [`ProductKernel`] with factors that every instruction set supports.
-struct OfPrecision<K>(Precision, K);
+/// Defines [`Level`] from a table: for each architecture, its levels from slowest to fastest.
+macro_rules! levels {
+    ($($architecture:meta {
+        $($(#[doc = $about:literal])* $level:ident, $name:literal, $registers:ty, $bf16x3:ty, $bf16:ty, $int8:ty;)*
+    })*) => {
+        /// An instruction set that the kernels are compiled for: one of the architecture that the program is compiled
+        /// for.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Level {
+            $($($(#[doc = $about])* #[cfg($architecture)] $level,)*)*
+        }
 
-impl<K: ProductKernel> Kernel for OfPrecision<K> {
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        // SAFETY: the caller's contract.
-        unsafe {
-            match self.0 {
-                Precision::F32 => self.1.run::<Whole<S>>(),
-                Precision::Bf16x3 => self.1.run::<Rounded<S, 2>>(),
-                Precision::Bf16 => self.1.run::<Rounded<S, 1>>(),
-                Precision::Int8 => self.1.run::<Placed<S>>(),
+        impl Level {
+            const COUNT: usize = [$($(#[cfg($architecture)] Level::$level,)*)*].len();
+
+            /// Every level, from slowest to fastest.
+            pub const ALL: [Level; Level::COUNT] = [$($(#[cfg($architecture)] Level::$level,)*)*];
+
+            fn name(self) -> &'static str {
+                match self {
+                    $($(#[cfg($architecture)] Level::$level => $name,)*)*
+                }
+            }
+
+            /// How the level computes in a precision.
+            fn arithmetic(self, precision: Precision) -> Arithmetic {
+                match self {
+                    $($(#[cfg($architecture)] Level::$level => match precision {
+                        Precision::F32 => Arithmetic::of::<Whole<$registers>>(),
+                        Precision::Bf16x3 => Arithmetic::of::<$bf16x3>(),
+                        Precision::Bf16 => Arithmetic::of::<$bf16>(),
+                        Precision::Int8 => Arithmetic::of::<$int8>(),
+                    },)*)*
+                }
+            }
+
+            /// Runs `kernel` on this level.
+            ///
+            /// # Safety
+            /// The processor supports the level, and the kernel's pointers meet its own contract.
+            unsafe fn run<K: Kernel>(self, kernel: K) {
+                debug_assert!(self.is_supported());
+                // SAFETY: the caller's contract.
+                unsafe {
+                    match self {
+                        $($(#[cfg($architecture)] Level::$level => <$registers>::run(kernel),)*)*
+                    }
+                }
+            }
+
+            /// Runs `kernel` on this level with factors of `precision`.
+            ///
+            /// # Safety
+            /// As for [`Level::run`].
+            unsafe fn run_product<K: ProductKernel>(self, precision: Precision, kernel: K) {
+                debug_assert!(self.is_supported());
+                // SAFETY: the caller's contract.
+                unsafe {
+                    match self {
+                        $($(#[cfg($architecture)] Level::$level => match precision {
+                            Precision::F32 => <Whole<$registers>>::run(kernel),
+                            Precision::Bf16x3 => <$bf16x3>::run(kernel),
+                            Precision::Bf16 => <$bf16>::run(kernel),
+                            Precision::Int8 => <$int8>::run(kernel),
+                        },)*)*
+                    }
+                }
             }
         }
+    };
+}
+
+// A level needs the features of everything in its row. `Rounded` and `Placed` do the arithmetic of bf16 and int8 with
+// float32 instructions, no faster than float32.
+levels! {
+    // Level, its name, registers of float32, factors of bf16x3, of bf16, of int8;
+    all() {
+        /// The target's baseline.
+        Portable, "portable", Portable, Rounded<Portable, 2>, Rounded<Portable, 1>, Placed<Portable>;
+    }
+    target_arch = "x86_64" {
+        /// AVX2 with FMA: registers of 8 floats.
+        Avx2, "avx2", Avx2, Rounded<Avx2, 2>, Rounded<Avx2, 1>, Placed<Avx2>;
+        /// AVX-512 F, BW, DQ and VL: registers of 16 floats.
+        Avx512, "avx512", Avx512, Rounded<Avx512, 2>, Rounded<Avx512, 1>, Placed<Avx512>;
+        /// Adds AVX-512 VNNI, which multiplies four eight-bit integers in the time of one float32 number.
+        Avx512Vnni, "avx512vnni", Avx512, Rounded<Avx512, 2>, Rounded<Avx512, 1>, avx512_vnni::Quads;
+        /// Adds AVX-512 BF16, which multiplies two bf16 numbers in that time.
+        Avx512Bf16, "avx512bf16", Avx512, Pairs<2>, Pairs<1>, avx512_vnni::Quads;
+        /// Adds AMX, which multiplies 16 bf16 numbers or 32 eight-bit integers in that time.
+        Amx, "amx", Avx512, Tiles<Pairs<2>>, Tiles<Pairs<1>>, Tiles<avx512_vnni::Quads>;
     }
 }
 
-/// An instruction set that the kernels are compiled for, ordered from slowest to fastest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
-    /// The target's baseline.
-    Portable,
-    /// AVX2 with FMA: registers of 8 floats.
-    Avx2,
-    /// AVX-512 F, BW, DQ and VL: registers of 16 floats.
-    Avx512,
-    /// Adds AVX-512 VNNI, which multiplies four eight-bit integers in the time of one float32 number.
-    Avx512Vnni,
-    /// Adds AVX-512 BF16, which multiplies two bf16 numbers in that time.
-    Avx512Bf16,
-    /// Adds AMX, which multiplies 16 bf16 numbers or 32 eight-bit integers in that time.
-    Amx,
+/// A level's arithmetic in one precision.
+struct Arithmetic {
+    layout: PackedLayout,
+    /// Whether there are instructions for it.
+    is_native: bool,
+    is_supported: fn() -> bool,
+}
+
+impl Arithmetic {
+    fn of<F: Factors>() -> Arithmetic {
+        Arithmetic { layout: PackedLayout::of::<F>(), is_native: F::IS_NATIVE, is_supported: F::is_supported }
+    }
 }
 
 impl Level {
-    /// Every level, in ascending order.
-    pub const ALL: [Level; 6] =
-        [Level::Portable, Level::Avx2, Level::Avx512, Level::Avx512Vnni, Level::Avx512Bf16, Level::Amx];
-
     /// The best level that this processor supports.
     pub fn detect() -> Level {
-        Level::best_up_to(Level::Amx)
+        Level::best_of(&Level::ALL)
     }
 
     /// The best level up to `cap` that this processor supports.
     pub fn best_up_to(cap: Level) -> Level {
-        let mut levels = Level::ALL.into_iter().rev();
-        levels.find(|&level| level <= cap && level.is_supported()).unwrap_or(Level::Portable)
+        let end = Level::ALL.iter().take_while(|&&level| level != cap).count();
+        Level::best_of(&Level::ALL[..=end])
+    }
+
+    fn best_of(levels: &[Level]) -> Level {
+        levels.iter().rev().copied().find(|level| level.is_supported()).unwrap_or(Level::Portable)
     }
 
     /// Whether this processor supports the level.
     pub fn is_supported(self) -> bool {
-        match self {
-            Level::Portable => true,
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => {
-                is_x86_feature_detected!("avx512f")
-                    && is_x86_feature_detected!("avx512bw")
-                    && is_x86_feature_detected!("avx512dq")
-                    && is_x86_feature_detected!("avx512vl")
-                    && Level::Avx2.is_supported()
-            }
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512Vnni => is_x86_feature_detected!("avx512vnni") && Level::Avx512.is_supported(),
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512Bf16 => is_x86_feature_detected!("avx512bf16") && Level::Avx512Vnni.is_supported(),
-            #[cfg(target_arch = "x86_64")]
-            Level::Amx => Level::Avx512Bf16.is_supported() && amx::is_supported(),
-            #[cfg(not(target_arch = "x86_64"))]
-            _ => false,
-        }
-    }
-
-    /// Runs `kernel` on this level: the only place that selects an instruction set.
-    ///
-    /// # Safety
-    /// The processor supports the level, and the kernel's pointers meet its own contract.
-    unsafe fn run<K: Kernel>(self, kernel: K) {
-        debug_assert!(self.is_supported());
-        match self {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: the caller's contract.
-            Level::Avx2 => unsafe { avx2::run(kernel) },
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: the caller's contract.
-            Level::Avx512 | Level::Avx512Vnni | Level::Avx512Bf16 | Level::Amx => unsafe { avx512::run(kernel) },
-            _ => portable::run(kernel),
-        }
-    }
-
-    /// Runs `kernel` on this level with factors of `precision`.
-    ///
-    /// # Safety
-    /// As for [`Level::run`].
-    unsafe fn run_product<K: ProductKernel>(self, precision: Precision, kernel: K) {
-        debug_assert!(self.is_supported());
-        #[cfg(target_arch = "x86_64")]
-        use {amx::Tiles, avx512_bf16::Pairs, avx512_vnni::Quads};
-        // SAFETY: the caller's contract; every level from AVX-512 up includes the features of those below it.
-        unsafe {
-            match (self, precision) {
-                #[cfg(target_arch = "x86_64")]
-                (Level::Amx, Precision::Bf16x3) => avx512_bf16::run_product::<Tiles<Pairs<2>>, K>(kernel),
-                #[cfg(target_arch = "x86_64")]
-                (Level::Amx, Precision::Bf16) => avx512_bf16::run_product::<Tiles<Pairs<1>>, K>(kernel),
-                #[cfg(target_arch = "x86_64")]
-                (Level::Amx, Precision::Int8) => avx512_vnni::run_product::<Tiles<Quads>, K>(kernel),
-                #[cfg(target_arch = "x86_64")]
-                (Level::Avx512Bf16, Precision::Bf16x3) => avx512_bf16::run_product::<Pairs<2>, K>(kernel),
-                #[cfg(target_arch = "x86_64")]
-                (Level::Avx512Bf16, Precision::Bf16) => avx512_bf16::run_product::<Pairs<1>, K>(kernel),
-                #[cfg(target_arch = "x86_64")]
-                (Level::Avx512Vnni | Level::Avx512Bf16, Precision::Int8) => {
-                    avx512_vnni::run_product::<Quads, K>(kernel)
-                }
-                _ => self.run(OfPrecision(precision, kernel)),
-            }
-        }
+        Precision::ALL.into_iter().all(|precision| (self.arithmetic(precision).is_supported)())
     }
 }
 
 impl fmt::Display for Level {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Level::Portable => "portable",
-            Level::Avx2 => "avx2",
-            Level::Avx512 => "avx512",
-            Level::Avx512Vnni => "avx512vnni",
-            Level::Avx512Bf16 => "avx512bf16",
-            Level::Amx => "amx",
-        })
+        f.pad(self.name())
     }
 }
 
@@ -207,8 +213,8 @@ impl FromStr for Level {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        Level::ALL.into_iter().find(|level| level.to_string() == text).ok_or_else(|| {
-            let names = Level::ALL.map(|level| level.to_string()).join(", ");
+        Level::ALL.into_iter().find(|level| level.name() == text).ok_or_else(|| {
+            let names = Level::ALL.map(Level::name).join(", ");
             format!("{text}: unknown level of CPU kernels; use one of {names}")
         })
     }
@@ -231,5 +237,8 @@ mod tests {
         assert!(Level::Portable.is_supported());
         assert_eq!(reference::levels().last(), Some(Level::detect()));
         assert_eq!(Level::best_up_to(Level::Portable), Level::Portable);
+        for level in Level::ALL {
+            assert_eq!(Level::best_up_to(level) == level, level.is_supported(), "{level}");
+        }
     }
 }

@@ -6,12 +6,6 @@ use super::Kernel;
 #[derive(Clone, Copy)]
 pub(super) struct Portable;
 
-/// Runs `kernel` compiled for the target's baseline.
-pub(super) fn run<K: Kernel>(kernel: K) {
-    // SAFETY: `Portable` needs no feature.
-    unsafe { kernel.run::<Portable>() }
-}
-
 const LANES: usize = 8;
 type V = [f32; LANES];
 
@@ -26,6 +20,14 @@ impl Simd for Portable {
     // Three rows of two registers of eight lanes are twelve registers of four.
     const TILE_ROWS: usize = 3;
     type V = V;
+
+    fn is_supported() -> bool {
+        true
+    }
+
+    unsafe fn run<K: Kernel>(kernel: K) {
+        kernel.run::<Self>()
+    }
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> V {

@@ -1,8 +1,10 @@
 //! One register of float32 lanes: the kernels are written in terms of it, so one source serves every instruction set.
 
+use super::Kernel;
+
 /// A vector register of an instruction set and its operations.
 ///
-/// Every method is inlined into a function that has the instruction set's features enabled (`run` of each level); trait
+/// Every method is inlined into a function that has the instruction set's features enabled ([`Simd::run`], [`super::factors::Factors::run`]); trait
 /// methods cannot enable features themselves. For the same reason everything generic over `Simd` is
 /// `#[inline(always)]`: a body outside such a function would be compiled without the features.
 ///
@@ -17,6 +19,15 @@ pub(super) trait Simd: Copy {
     const TILE_ROWS: usize;
     /// A register.
     type V: Copy;
+
+    /// Whether the processor has the instruction set's features.
+    fn is_supported() -> bool;
+
+    /// Runs `kernel` with this instruction set: every implementation that needs features enables them for this function.
+    ///
+    /// # Safety
+    /// As for the trait, and the kernel's own contract.
+    unsafe fn run<K: Kernel>(kernel: K);
 
     unsafe fn splat(x: f32) -> Self::V;
     unsafe fn load(from: *const f32) -> Self::V;

@@ -22,7 +22,7 @@ pub enum Weight<'a> {
 }
 
 /// How the operands of a product are packed on a level and in a precision.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PackedLayout {
     /// Numbers along k per lane.
     pub(super) depth: usize,
@@ -36,17 +36,7 @@ pub(super) struct PackedLayout {
 
 impl PackedLayout {
     pub(super) fn new(level: Level, precision: Precision) -> PackedLayout {
-        struct Get<'a>(&'a mut PackedLayout);
-        impl ProductKernel for Get<'_> {
-            #[inline(always)]
-            unsafe fn run<F: Factors>(self) {
-                *self.0 = PackedLayout::of::<F>();
-            }
-        }
-        let mut layout = PackedLayout::default();
-        // SAFETY: this only reads constants, which needs no feature.
-        unsafe { level.run_product(precision, Get(&mut layout)) }
-        layout
+        level.arithmetic(precision).layout
     }
 
     #[inline(always)]

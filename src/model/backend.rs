@@ -44,7 +44,7 @@ pub struct BackendChoice {
 
 impl Default for BackendChoice {
     fn default() -> Self {
-        BackendChoice { device: DeviceChoice::Auto, cpu: CpuChoice::Kernels(Level::Amx), precision: None }
+        BackendChoice { device: DeviceChoice::Auto, cpu: CpuChoice::Kernels(Level::detect()), precision: None }
     }
 }
 
@@ -154,9 +154,9 @@ mod tests {
     #[test]
     fn names_parse() {
         assert_eq!("candle".parse(), Ok(CpuChoice::Candle));
-        assert_eq!("avx2".parse(), Ok(CpuChoice::Kernels(Level::Avx2)));
+        assert_eq!("portable".parse(), Ok(CpuChoice::Kernels(Level::Portable)));
         let error = "mmx".parse::<CpuChoice>().unwrap_err();
-        assert!(error.contains("mmx") && error.contains("amx") && error.contains("candle"), "{error}");
+        assert!(error.contains("mmx") && error.contains("portable") && error.contains("candle"), "{error}");
     }
 
     #[test]

@@ -112,8 +112,10 @@ fn three_products_of_bf16_agree_with_transformers() {
         let (difference, labels_agree) = compare(BackendChoice::kernels(level, Precision::Bf16x3));
         assert!(difference <= TOLERANCE && labels_agree, "{level}: off by {difference}");
     }
-    assert_eq!(Precision::exact_on(Level::Amx), Precision::Bf16x3);
-    assert_eq!(Precision::exact_on(Level::Avx512Bf16), Precision::F32);
+    for level in Level::ALL {
+        let expected = if level.to_string() == "amx" { Precision::Bf16x3 } else { Precision::F32 };
+        assert_eq!(Precision::exact_on(level), expected);
+    }
 }
 
 /// The operations that a GPU runs, on the CPU.
