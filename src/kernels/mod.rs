@@ -21,6 +21,8 @@ mod avx512;
 mod avx512_bf16;
 #[cfg(target_arch = "x86_64")]
 mod avx512_vnni;
+#[cfg(target_arch = "x86_64")]
+mod avx_vnni;
 mod factors;
 mod layer;
 mod layer_norm;
@@ -156,11 +158,13 @@ levels! {
     target_arch = "x86_64" {
         /// AVX2 with FMA: registers of 8 floats.
         Avx2, "avx2", Avx2, Rounded<Avx2, 2>, Rounded<Avx2, 1>, Placed<Avx2>;
+        /// Adds AVX-VNNI, which multiplies four eight-bit integers in the time of one float32 number.
+        AvxVnni, "avxvnni", Avx2, Rounded<Avx2, 2>, Rounded<Avx2, 1>, avx_vnni::Quads;
         /// AVX-512 F, BW, DQ and VL: registers of 16 floats.
         Avx512, "avx512", Avx512, Rounded<Avx512, 2>, Rounded<Avx512, 1>, Placed<Avx512>;
-        /// Adds AVX-512 VNNI, which multiplies four eight-bit integers in the time of one float32 number.
+        /// Adds AVX-512 VNNI: the same as AVX-VNNI, on registers of twice the size.
         Avx512Vnni, "avx512vnni", Avx512, Rounded<Avx512, 2>, Rounded<Avx512, 1>, avx512_vnni::Quads;
-        /// Adds AVX-512 BF16, which multiplies two bf16 numbers in that time.
+        /// Adds AVX-512 BF16, which multiplies two bf16 numbers in the time of one float32 number.
         Avx512Bf16, "avx512bf16", Avx512, Pairs<2>, Pairs<1>, avx512_vnni::Quads;
         /// Adds AMX, which multiplies 16 bf16 numbers or 32 eight-bit integers in that time.
         Amx, "amx", Avx512, Tiles<Pairs<2>>, Tiles<Pairs<1>>, Tiles<avx512_vnni::Quads>;
