@@ -458,8 +458,8 @@ pub const ENVIRONMENT: &[(&str, &str)] = &[
     ("AGNEWS_MODEL", "The checkpoint to use without -m."),
     (
         "AGNEWS_CPU",
-        "The best instruction set to use on the CPU: portable, avx2, avxvnni, avx512, avx512vnni, avx512bf16 or amx; \
-         or candle, for candle's own operations.",
+        "The best instruction set to use on the CPU: portable, avx2, avxvnni, avx512, avx512vnni, avx512bf16 or amx on \
+         x86-64; portable or neon on ARM; or candle, for candle's own operations.",
     ),
     ("HF_HOME, HF_HUB_CACHE", "Where the cache is."),
     ("HF_TOKEN, HF_TOKEN_PATH", "The token for private checkpoints, or the file with it."),
@@ -494,10 +494,10 @@ const AFTER_LONG_HELP: &str = "\
 Exit status: 0 if all texts were classified, 1 if something failed or a record was malformed, 2 if the
 command line is wrong, 130 if a run that writes to a file was interrupted.
 
-Environment: AGNEWS_MODEL is the default checkpoint; AGNEWS_CPU caps the instruction set (portable, avx2,
-avxvnni, avx512, avx512vnni, avx512bf16, amx) or chooses candle; HF_HOME, HF_HUB_CACHE, HF_ENDPOINT,
-HF_TOKEN, HF_TOKEN_PATH, HF_HUB_OFFLINE and the proxy variables mean what they mean to Python's
-huggingface_hub.
+Environment: AGNEWS_MODEL is the default checkpoint; AGNEWS_CPU caps the instruction set (portable; avx2,
+avxvnni, avx512, avx512vnni, avx512bf16, amx; on ARM neon) or chooses candle; HF_HOME,
+HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN, HF_TOKEN_PATH, HF_HUB_OFFLINE and the proxy variables mean what they
+mean to Python's huggingface_hub.
 
 Examples:
   agnews -m builtin \"Peace talks resumed on Monday.\"

@@ -104,6 +104,18 @@ pub(super) trait Factors {
         sums: <Self::S as Simd>::V,
     ) -> <Self::S as Simd>::V;
 
+    /// [`Factors::multiply_add`] with lane `LANE` of `a` in every lane, for instructions that read a single lane.
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    unsafe fn multiply_add_lane<const LANE: i32>(
+        a: <Self::S as Simd>::V,
+        b: <Self::S as Simd>::V,
+        sums: <Self::S as Simd>::V,
+    ) -> <Self::S as Simd>::V {
+        // SAFETY: the caller's contract.
+        unsafe { Self::multiply_add(Self::S::broadcast::<LANE>(a), b, sums) }
+    }
+
     /// The sum of two sums.
     #[inline(always)]
     unsafe fn add(a: <Self::S as Simd>::V, b: <Self::S as Simd>::V) -> <Self::S as Simd>::V {
@@ -113,6 +125,14 @@ pub(super) trait Factors {
 
     /// Packs part `plane` of the first `n` numbers, n ≤ LANES · DEPTH, into a register; the rest is zero.
     unsafe fn pack(from: *const f32, n: usize, plane: usize, grid: Grid) -> <Self::S as Simd>::V;
+
+    /// Writes the columns of a square of packed lanes, one row per column of B, in the order that the product reads: that
+    /// of [`Simd::transpose`].
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+        // SAFETY: the caller's contract.
+        unsafe { Self::S::transpose(from, from_stride, to, to_stride) }
+    }
 
     /// Turns sums of grid points into sums of numbers: `zero` is the left factor's grid point of 0, `column_sums` are
     /// the sums of the right factor's grid points. Only called if [`Factors::ON_GRID`].
@@ -152,11 +172,21 @@ pub(super) trait Factors {
         // SAFETY: the caller's contract.
         unsafe {
             if Self::PLANES == 2 {
-                product::multiply_tile::<Self>(Tile { a: tile.a.add(PLANE_STRIDE), ..tile });
-                product::multiply_tile::<Self>(Tile { b: tile.b.add(b_plane), add: true, ..tile });
+                Self::multiply_part(Tile { a: tile.a.add(PLANE_STRIDE), ..tile });
+                Self::multiply_part(Tile { b: tile.b.add(b_plane), add: true, ..tile });
             }
-            product::multiply_tile::<Self>(Tile { add: tile.add || Self::PLANES == 2, ..tile });
+            Self::multiply_part(Tile { add: tile.add || Self::PLANES == 2, ..tile });
         }
+    }
+
+    /// Multiplies one part of the factors.
+    ///
+    /// # Safety
+    /// As for [`Factors::multiply_tile`].
+    #[inline(always)]
+    unsafe fn multiply_part(tile: Tile) {
+        // SAFETY: the caller's contract.
+        unsafe { product::multiply_tile::<Self>(tile) }
     }
 }
 

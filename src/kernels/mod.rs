@@ -27,6 +27,8 @@ mod factors;
 mod layer;
 mod layer_norm;
 mod linear;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod operand;
 mod pages;
 mod parallelism;
@@ -47,6 +49,8 @@ use factors::{Factors, Placed, Rounded, Whole};
 pub use layer::{layer, Layer, Norms, SelfAttention};
 pub use layer_norm::{layer_norm, LayerNorm};
 pub use linear::{linear, Combined, Linear};
+#[cfg(target_arch = "aarch64")]
+use neon::Neon;
 pub use parallelism::{Parallelism, Team};
 use portable::Portable;
 use simd::Simd;
@@ -168,6 +172,10 @@ levels! {
         Avx512Bf16, "avx512bf16", Avx512, Pairs<2>, Pairs<1>, avx512_vnni::Quads;
         /// Adds AMX, which multiplies 16 bf16 numbers or 32 eight-bit integers in that time.
         Amx, "amx", Avx512, Tiles<Pairs<2>>, Tiles<Pairs<1>>, Tiles<avx512_vnni::Quads>;
+    }
+    target_arch = "aarch64" {
+        /// NEON, which every processor of this architecture has: registers of 4 floats.
+        Neon, "neon", Neon, Rounded<Neon, 2>, Rounded<Neon, 1>, Placed<Neon>;
     }
 }
 

@@ -4,9 +4,9 @@ use super::factors::Factors;
 use super::simd::Simd;
 use super::{Level, Precision, ProductKernel};
 
-/// Registers that are added to in turn: more than an instruction's latency times its rate on any processor, yet, with
-/// both factors, no more than AVX2 has.
-const CHAINS: usize = 12;
+/// Registers that are added to in turn: more than an instruction's latency times its rate (4 times 2 on x86, 4 times 4 on
+/// Apple's processors), yet, with both factors, no more than there are (16 in AVX2, 32 in NEON).
+const CHAINS: usize = if cfg!(target_arch = "aarch64") { 24 } else { 12 };
 
 /// Multiplies and adds registers without touching memory, `rounds` times, with the instruction used for products of
 /// `precision`, and returns the number of floating-point operations.

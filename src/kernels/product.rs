@@ -83,7 +83,7 @@ pub(super) unsafe fn multiply_tile<F: Factors + ?Sized>(tile: Tile) {
         ($($n:literal)*) => {
             match tile.rows {
                 // SAFETY: the caller's contract.
-                $($n if $n <= F::S::TILE_ROWS => unsafe { multiply_rows::<F, $n>(tile) },)*
+                $($n if $n <= F::S::TILE_ROWS => unsafe { F::S::multiply_rows::<F, $n>(tile) },)*
                 rows => debug_assert!(false, "unexpected tile of {rows} rows"),
             }
         };
@@ -94,7 +94,7 @@ pub(super) unsafe fn multiply_tile<F: Factors + ?Sized>(tile: Tile) {
 /// [`multiply_tile`] for `ROWS` rows, whose sums stay in registers over a chain.
 #[inline(always)]
 #[expect(clippy::needless_range_loop, reason = "the compiler unrolls these loops in every build")]
-unsafe fn multiply_rows<F: Factors + ?Sized, const ROWS: usize>(tile: Tile) {
+pub(super) unsafe fn multiply_rows<F: Factors + ?Sized, const ROWS: usize>(tile: Tile) {
     let Tile { a, b, k, c, c_stride, add, ahead, ahead_step, .. } = tile;
     // SAFETY: the caller's contract covers every row below `ROWS` and every step below `k`.
     unsafe {
@@ -177,7 +177,7 @@ unsafe fn pack_square<F: Factors>(
             let packed = F::pack(from.add(row * from_stride), n, plane, grids(row));
             F::S::store(square.as_mut_ptr().add(row * F::S::LANES), packed);
         }
-        F::S::transpose(square.as_ptr(), F::S::LANES, to, to_stride);
+        F::transpose(square.as_ptr(), F::S::LANES, to, to_stride);
     }
 }
 

@@ -1,10 +1,12 @@
 //! One register of float32 lanes: the kernels are written in terms of it, so one source serves every instruction set.
 
+use super::factors::Factors;
+use super::product::{self, Tile};
 use super::Kernel;
 
 /// A vector register of an instruction set and its operations.
 ///
-/// Every method is inlined into a function that has the instruction set's features enabled ([`Simd::run`], [`super::factors::Factors::run`]); trait
+/// Every method is inlined into a function that has the instruction set's features enabled ([`Simd::run`], [`Factors::run`]); trait
 /// methods cannot enable features themselves. For the same reason everything generic over `Simd` is
 /// `#[inline(always)]`: a body outside such a function would be compiled without the features.
 ///
@@ -64,4 +66,26 @@ pub(super) trait Simd: Copy {
 
     /// Writes a LANES x LANES block's columns as rows: `to[c * to_stride + r] = from[r * from_stride + c]`.
     unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize);
+
+    /// A register with lane `LANE` of `v` in every lane.
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    unsafe fn broadcast<const LANE: i32>(v: Self::V) -> Self::V {
+        let mut lanes = [0f32; product::MAX_LANES];
+        // SAFETY: the caller's contract; the array has at least as many lanes as a register.
+        unsafe {
+            Self::store(lanes.as_mut_ptr(), v);
+            Self::splat(lanes[LANE as usize])
+        }
+    }
+
+    /// [`product::multiply_tile`] for a tile of `ROWS` rows.
+    ///
+    /// # Safety
+    /// As for that function.
+    #[inline(always)]
+    unsafe fn multiply_rows<F: Factors<S = Self> + ?Sized, const ROWS: usize>(tile: Tile) {
+        // SAFETY: the caller's contract.
+        unsafe { product::multiply_rows::<F, ROWS>(tile) }
+    }
 }
