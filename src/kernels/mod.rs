@@ -23,6 +23,8 @@ mod avx512_bf16;
 mod avx512_vnni;
 #[cfg(target_arch = "x86_64")]
 mod avx_vnni;
+#[cfg(target_arch = "aarch64")]
+mod dotprod;
 mod factors;
 mod layer;
 mod layer_norm;
@@ -176,6 +178,8 @@ levels! {
     target_arch = "aarch64" {
         /// NEON, which every processor of this architecture has: registers of 4 floats.
         Neon, "neon", Neon, Rounded<Neon, 2>, Rounded<Neon, 1>, Placed<Neon>;
+        /// Adds the dot products of Armv8.2: four eight-bit integers in the time of one float32 number.
+        Dotprod, "dotprod", Neon, Rounded<Neon, 2>, Rounded<Neon, 1>, dotprod::Quads;
     }
 }
 

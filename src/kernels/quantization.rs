@@ -56,6 +56,13 @@ impl Grid {
         Grid { step: step + poison, zero: 0.0, inverse: 1.0 / step, first: -127.0, last: 127.0 }
     }
 
+    /// Whether this is a grid of activations.
+    #[cfg(target_arch = "aarch64")]
+    #[inline(always)]
+    pub(super) fn is_of_activations(self) -> bool {
+        self.first == 0.0
+    }
+
     /// The grid points, as integers, of a register of numbers: two roundings on every level, so all levels agree.
     ///
     /// # Safety
