@@ -459,7 +459,7 @@ pub const ENVIRONMENT: &[(&str, &str)] = &[
     (
         "AGNEWS_CPU",
         "The best instruction set to use on the CPU: portable, avx2, avxvnni, avx512, avx512vnni, avx512bf16 or amx on \
-         x86-64; portable, neon or dotprod on ARM; or candle, for candle's own operations.",
+         x86-64; portable, neon, dotprod or i8mm on ARM; or candle, for candle's own operations.",
     ),
     ("HF_HOME, HF_HUB_CACHE", "Where the cache is."),
     ("HF_TOKEN, HF_TOKEN_PATH", "The token for private checkpoints, or the file with it."),
@@ -495,7 +495,7 @@ Exit status: 0 if all texts were classified, 1 if something failed or a record w
 command line is wrong, 130 if a run that writes to a file was interrupted.
 
 Environment: AGNEWS_MODEL is the default checkpoint; AGNEWS_CPU caps the instruction set (portable; avx2,
-avxvnni, avx512, avx512vnni, avx512bf16, amx; on ARM neon, dotprod) or chooses candle; HF_HOME,
+avxvnni, avx512, avx512vnni, avx512bf16, amx; on ARM neon, dotprod, i8mm) or chooses candle; HF_HOME,
 HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN, HF_TOKEN_PATH, HF_HUB_OFFLINE and the proxy variables mean what they
 mean to Python's huggingface_hub.
 

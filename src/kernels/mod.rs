@@ -26,6 +26,8 @@ mod avx_vnni;
 #[cfg(target_arch = "aarch64")]
 mod dotprod;
 mod factors;
+#[cfg(target_arch = "aarch64")]
+mod i8mm;
 mod layer;
 mod layer_norm;
 mod linear;
@@ -180,6 +182,9 @@ levels! {
         Neon, "neon", Neon, Rounded<Neon, 2>, Rounded<Neon, 1>, Placed<Neon>;
         /// Adds the dot products of Armv8.2: four eight-bit integers in the time of one float32 number.
         Dotprod, "dotprod", Neon, Rounded<Neon, 2>, Rounded<Neon, 1>, dotprod::Quads;
+        /// Adds the matrix products of Armv8.6 (I8MM and BF16): eight eight-bit integers or four bf16 numbers per
+        /// number that a float32 instruction multiplies.
+        I8mm, "i8mm", Neon, i8mm::Pairs<2>, i8mm::Pairs<1>, i8mm::Quads;
     }
 }
 
