@@ -2,6 +2,7 @@
 //! position. Pure.
 
 use crate::tokenization::Encoding;
+use std::borrow::Borrow;
 
 /// The limits of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,13 +60,13 @@ impl Batch {
 
 /// Groups `encodings` into batches, longest first: sequences of a batch have similar lengths, and the last batches,
 /// which threads share at the end, are cheap.
-pub fn batches(encodings: &[Encoding], limits: BatchLimits) -> Vec<Batch> {
-    let length = |position: usize| encodings[position].input_ids.len();
+pub fn batches<E: Borrow<Encoding>>(encodings: &[E], limits: BatchLimits) -> Vec<Batch> {
+    let length = |position: usize| encodings[position].borrow().input_ids.len();
     let mut order: Vec<usize> = (0..encodings.len()).collect();
     order.sort_by_key(|&position| (std::cmp::Reverse(length(position)), position));
     let mut batches: Vec<Batch> = Vec::new();
     for position in order {
-        let encoding = &encodings[position];
+        let encoding = encodings[position].borrow();
         match batches.last_mut() {
             Some(batch) if batch.input_ids.len() + length(position) <= limits.max_batch_tokens => {
                 batch.push(position, encoding)

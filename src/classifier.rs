@@ -1,30 +1,19 @@
 //! From texts to predictions: tokenization, batching, model and scores in one call. The main interface of the library.
 
 mod long_text;
+mod network;
 
 pub use long_text::{LongText, LongTextOptions};
 
-use crate::batching::{batches, Batch, BatchLimits};
 use crate::checkpoint::config::{ProblemType, ScoreFunction};
 use crate::checkpoint::Checkpoint;
-use crate::kernels::{Parallelism, Precision};
-use crate::model::{Backend, BackendChoice, SequenceClassifier};
+use crate::model::{Backend, BackendChoice};
 use crate::prediction::{Extent, Prediction, Problem};
 use crate::tokenization::{Encoding, ModelInputs, TextOrPair, Tokenization};
 use crate::zero_shot::{ZeroShot, ZeroShotOptions};
-use anyhow::{ensure, Context, Result};
-use rayon::prelude::*;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-
-/// With fewer batches per thread, some threads would be idle for a long time at the end.
-const BATCHES_OF_A_THREAD: usize = 4;
-
-/// Tokens per batch for one core: enough rows to make use of a panel of weights, few enough to keep the widest
-/// activations (4 x 768 numbers per token in BERT-base) in a cache. Of 256, 384, 512, 768, 1024 and 2048, the first two
-/// were a few percent faster than the rest; smaller batches also mean less waiting at the end.
-const CPU_BATCH_TOKENS: usize = 384;
-/// Tokens per batch for a GPU, which has thousands of cores to keep busy.
-const GPU_BATCH_TOKENS: usize = 8192;
+use anyhow::Result;
+use network::Network;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The options of a classifier, apart from the checkpoint.
 #[derive(Debug, Clone, Default)]
@@ -48,16 +37,12 @@ pub struct ClassifierOptions {
 /// A checkpoint, ready to classify.
 pub struct Classifier {
     tokenization: Tokenization,
-    model: SequenceClassifier,
+    network: Network,
     labels: Vec<String>,
     problem: Problem,
     score_function: ScoreFunction,
     zero_shot: Option<ZeroShot>,
     long_text: Option<long_text::Windowing>,
-    backend: Backend,
-    batch_limits: BatchLimits,
-    /// Whether the model has been used, or is about to be.
-    has_run: AtomicBool,
 }
 
 impl Classifier {
@@ -77,22 +62,16 @@ impl Classifier {
         let num_labels = checkpoint.num_labels()?;
         let labels = config.labels(options.labels.as_deref(), num_labels)?;
         let backend = options.backend.open()?;
-        let model = SequenceClassifier::load(&checkpoint.weights, &config.architecture, num_labels, backend.clone())
-            .with_context(|| format!("cannot build the model from {}", checkpoint.files))?;
-        let fast = if backend.device().is_cpu() { CPU_BATCH_TOKENS } else { GPU_BATCH_TOKENS };
-        let batch_limits = BatchLimits { max_batch_tokens: options.max_batch_tokens.unwrap_or(fast) };
+        let network = Network::load(checkpoint, num_labels, backend, options.max_batch_tokens)?;
         let zero_shot = options.zero_shot.as_ref().map(|options| ZeroShot::new(options, &labels)).transpose()?;
         Ok(Classifier {
             long_text: long_text::Windowing::new(&options.long_text, &tokenization, zero_shot.as_ref())?,
             problem: problem(config.problem(num_labels), num_labels),
             tokenization,
-            model,
+            network,
             zero_shot,
             labels,
             score_function: options.score_function.unwrap_or_else(|| config.score_function(num_labels)),
-            backend,
-            batch_limits,
-            has_run: AtomicBool::new(false),
         })
     }
 
@@ -118,7 +97,7 @@ impl Classifier {
 
     /// What computes.
     pub fn backend(&self) -> &Backend {
-        &self.backend
+        self.network.backend()
     }
 
     /// The token ids of each text, in order.
@@ -154,7 +133,7 @@ impl Classifier {
             return self.predict_zero_shot(zero_shot, texts, on_batch);
         }
         let encodings = self.tokenization.encode_texts(texts)?;
-        let logits = self.logits_observed(&encodings, on_batch)?;
+        let logits = self.network.logits(&encodings, on_batch)?;
         let rows = logits.iter().zip(&encodings);
         Ok(rows
             .map(|(row, encoding)| Prediction::from_logits(row, self.score_function, extent(encoding.truncated)))
@@ -178,7 +157,7 @@ impl Classifier {
             .collect();
         let encodings = self.tokenization.encode_texts(&pairs)?;
         let done = AtomicUsize::new(0);
-        let logits = self.logits_observed(&encodings, &|sequences| {
+        let logits = self.network.logits(&encodings, &|sequences| {
             let before = done.fetch_add(sequences, Ordering::Relaxed);
             on_batch((before + sequences) / hypotheses.len() - before / hypotheses.len());
         })?;
@@ -192,45 +171,7 @@ impl Classifier {
     /// # Errors
     /// If the device fails, or a logit is not a finite number.
     pub fn logits(&self, encodings: &[Encoding]) -> Result<Vec<Vec<f32>>> {
-        self.logits_observed(encodings, &|_| {})
-    }
-
-    fn logits_observed(&self, encodings: &[Encoding], on_batch: &(dyn Fn(usize) + Sync)) -> Result<Vec<Vec<f32>>> {
-        let batches = batches(encodings, self.batch_limits);
-        // Enter the pool once rather than for each of the model's operations.
-        let rows = rayon::scope(|_| self.forward_all(&batches, on_batch))?;
-        let mut logits = vec![Vec::new(); encodings.len()];
-        for (&position, row) in batches.iter().flat_map(|batch| &batch.positions).zip(rows.into_iter().flatten()) {
-            ensure!(
-                row.iter().all(|logit| logit.is_finite()),
-                "the model computed logits that are not finite ({row:?}): its weights are damaged"
-            );
-            logits[position] = row;
-        }
-        Ok(logits)
-    }
-
-    /// The logits of each batch. If there are enough batches, each thread takes its own, which keeps a core's data in
-    /// its cache; otherwise the threads share the work of each operation. candle runs one batch at a time and
-    /// parallelizes it itself.
-    fn forward_all(&self, batches: &[Batch], on_batch: &(dyn Fn(usize) + Sync)) -> Result<Vec<Vec<Vec<f32>>>> {
-        let forward = |batch: &Batch, parallelism| {
-            let logits = self.model.forward(batch, parallelism).context("the forward pass failed")?;
-            on_batch(batch.len());
-            Ok(logits)
-        };
-        // Packing costs more than it gains for a single text; integers need it anyway, as their grids depend on whole
-        // rows.
-        let is_first = !self.has_run.swap(true, Ordering::Relaxed);
-        if batches.len() > 1 || !is_first || matches!(self.backend, Backend::Kernels { precision: Precision::Int8, .. })
-        {
-            self.model.warm_up();
-        }
-        let is_ours = matches!(self.backend, Backend::Kernels { .. });
-        match is_ours && batches.len() >= rayon::current_num_threads() * BATCHES_OF_A_THREAD {
-            true => batches.par_iter().with_max_len(1).map(|batch| forward(batch, Parallelism::Single)).collect(),
-            false => batches.iter().map(|batch| forward(batch, Parallelism::Pool)).collect(),
-        }
+        self.network.logits(encodings, &|_| {})
     }
 }
 

@@ -178,7 +178,7 @@ impl Classifier {
         // Texts are told as done in proportion, as batches hold windows of several texts.
         let texts = group.iter().filter(|(_, window)| window.is_last).count();
         let (done, all) = (AtomicUsize::new(0), encodings.len());
-        let logits = self.logits_observed(&encodings, &|sequences| {
+        let logits = self.network.logits(&encodings, &|sequences| {
             let before = done.fetch_add(sequences, Ordering::Relaxed);
             on_batch((before + sequences) * texts / all - before * texts / all);
         })?;

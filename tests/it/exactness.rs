@@ -6,6 +6,7 @@ use agnews::checkpoint::{Checkpoint, CheckpointSpec};
 use agnews::classifier::{Classifier, ClassifierOptions};
 use agnews::kernels::{Level, Precision};
 use agnews::model::BackendChoice;
+use agnews::tokenization::TextOrPair;
 use serde::Deserialize;
 use std::path::Path;
 
@@ -168,6 +169,22 @@ fn a_text_alone_gives_the_same_as_in_any_batch() {
                 assert!(largest_difference(a, b) <= BATCH_TOLERANCE, "{text:?}: {a:?} alone, {b:?} in a batch");
             }
         }
+    }
+}
+
+#[test]
+fn equal_texts_are_computed_once() {
+    let classifier = load("builtin", 512, 1);
+    let texts = ["The striker scored.", "Shares fell.", "the  striker scored .", "The striker scored."];
+    let batches = std::sync::Mutex::new(Vec::new());
+    let of = |texts: &[&str]| {
+        let texts: Vec<TextOrPair<'_>> = texts.iter().map(|text| TextOrPair::Text(text)).collect();
+        classifier.predict(&texts, &|size| batches.lock().unwrap().push(size)).unwrap()
+    };
+    let together = of(&texts);
+    assert_eq!(std::mem::take(&mut *batches.lock().unwrap()), [1, 1, 2], "two batches of a text, two texts for free");
+    for (text, prediction) in texts.iter().zip(together) {
+        assert_eq!(of(&[text]), [prediction], "{text}");
     }
 }
 
