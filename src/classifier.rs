@@ -1,8 +1,10 @@
 //! From texts to predictions: tokenization, batching, model and scores in one call. The main interface of the library.
 
+pub(crate) mod cascade;
 mod long_text;
 mod network;
 
+pub use cascade::{CascadeError, CascadeReport};
 pub use long_text::{LongText, LongTextOptions};
 
 use crate::checkpoint::config::{ProblemType, ScoreFunction};
@@ -12,6 +14,7 @@ use crate::prediction::{Extent, Prediction, Problem};
 use crate::tokenization::{Encoding, ModelInputs, TextOrPair, Tokenization};
 use crate::zero_shot::{ZeroShot, ZeroShotOptions};
 use anyhow::Result;
+use cascade::Cascade;
 use network::Network;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -20,6 +23,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub struct ClassifierOptions {
     /// What computes.
     pub backend: BackendChoice,
+    /// Whether int8 computes first, and `backend` only what int8 is not sure of. Labels are then nearly always those of
+    /// `backend`, but scores may be int8's. A text's label depends on the texts before it.
+    pub cascade: bool,
     /// Names of the classes in id order, instead of the checkpoint's own.
     pub labels: Option<Vec<String>>,
     /// Maximum length in tokens; the default is the model's limit.
@@ -37,7 +43,9 @@ pub struct ClassifierOptions {
 /// A checkpoint, ready to classify.
 pub struct Classifier {
     tokenization: Tokenization,
+    /// With a cascade, its exact part.
     network: Network,
+    cascade: Option<Cascade>,
     labels: Vec<String>,
     problem: Problem,
     score_function: ScoreFunction,
@@ -50,7 +58,7 @@ impl Classifier {
     ///
     /// # Errors
     /// If a file of the checkpoint is missing, damaged or does not match the others, an option does not fit the
-    /// checkpoint, or the device cannot be opened.
+    /// checkpoint, or the device cannot be opened; [`CascadeError`] if there can be no cascade.
     pub fn load(checkpoint: &Checkpoint, options: &ClassifierOptions) -> Result<Classifier> {
         let config = &checkpoint.config;
         let inputs = ModelInputs {
@@ -61,14 +69,21 @@ impl Classifier {
         let tokenization = Tokenization::load(&checkpoint.files, &inputs, options.max_length)?;
         let num_labels = checkpoint.num_labels()?;
         let labels = config.labels(options.labels.as_deref(), num_labels)?;
+        let problem = problem(config.problem(num_labels), num_labels);
+        if options.cascade {
+            cascade::check(problem, options)?;
+        }
+        let load = |backend| Network::load(checkpoint, num_labels, backend, options.max_batch_tokens);
         let backend = options.backend.open()?;
-        let network = Network::load(checkpoint, num_labels, backend, options.max_batch_tokens)?;
+        let cascade = options.cascade.then(|| Cascade::load(&backend, load)).transpose()?;
+        let network = load(backend)?;
         let zero_shot = options.zero_shot.as_ref().map(|options| ZeroShot::new(options, &labels)).transpose()?;
         Ok(Classifier {
             long_text: long_text::Windowing::new(&options.long_text, &tokenization, zero_shot.as_ref())?,
-            problem: problem(config.problem(num_labels), num_labels),
+            problem,
             tokenization,
             network,
+            cascade,
             zero_shot,
             labels,
             score_function: options.score_function.unwrap_or_else(|| config.score_function(num_labels)),
@@ -95,9 +110,48 @@ impl Classifier {
         self.tokenization.max_length()
     }
 
-    /// What computes.
+    /// What computes; with a cascade, what computes the texts of which int8 is not sure.
     pub fn backend(&self) -> &Backend {
         self.network.backend()
+    }
+
+    /// All that computes, for people.
+    pub fn arithmetic(&self) -> String {
+        self.cascade.as_ref().map_or_else(|| self.backend().to_string(), |cascade| cascade.arithmetic().to_owned())
+    }
+
+    /// Whether the processor lacks instructions for what computes most texts.
+    pub fn is_emulated(&self) -> bool {
+        self.cascade.as_ref().map_or(self.backend(), Cascade::backend).is_emulated()
+    }
+
+    /// What the cascade has done and found so far, if there is one.
+    pub fn cascade_report(&self) -> Option<CascadeReport> {
+        self.cascade.as_ref().map(Cascade::report)
+    }
+
+    /// What a classifier in another process needs to go on after the texts so far as this one would, by
+    /// [`Classifier::recall`]. `None` if there is nothing, or if it needs the texts: see [`Classifier::relearn`].
+    pub fn memory(&self) -> Option<serde_json::Value> {
+        self.cascade.as_ref().and_then(Cascade::memory)
+    }
+
+    /// Takes over what another classifier with the same options has learned.
+    ///
+    /// # Errors
+    /// If it is not what [`Classifier::memory`] returned.
+    pub fn recall(&self, memory: &serde_json::Value) -> Result<()> {
+        self.cascade.as_ref().map_or(Ok(()), |cascade| cascade.recall(memory))
+    }
+
+    /// Learns from texts that another classifier has classified, if there is anything to learn: afterwards, this one goes
+    /// on as the other would.
+    ///
+    /// # Errors
+    /// As for [`Classifier::predict`].
+    pub fn relearn(&self, texts: &[TextOrPair<'_>]) -> Result<()> {
+        let Some(cascade) = &self.cascade else { return Ok(()) };
+        cascade.relearn(&self.network, &self.tokenization.encode_texts(texts)?)
     }
 
     /// The token ids of each text, in order.
@@ -121,7 +175,7 @@ impl Classifier {
     }
 
     /// A prediction for each text or pair, in order. `on_batch` is called from any thread with the size of each
-    /// finished batch.
+    /// finished batch. With a cascade, calls follow each other: of two at the same time, what one learned may be lost.
     ///
     /// # Errors
     /// As for [`Classifier::classify`].
@@ -133,7 +187,10 @@ impl Classifier {
             return self.predict_zero_shot(zero_shot, texts, on_batch);
         }
         let encodings = self.tokenization.encode_texts(texts)?;
-        let logits = self.network.logits(&encodings, on_batch)?;
+        let logits = match &self.cascade {
+            Some(cascade) => cascade.logits(&self.network, &encodings, on_batch)?,
+            None => self.network.logits(&encodings, on_batch)?,
+        };
         let rows = logits.iter().zip(&encodings);
         Ok(rows
             .map(|(row, encoding)| Prediction::from_logits(row, self.score_function, extent(encoding.truncated)))
@@ -166,7 +223,7 @@ impl Classifier {
         Ok(rows.map(|(rows, encodings)| zero_shot.prediction(rows, extent(truncated(encodings)))).collect())
     }
 
-    /// The logits of each encoding, in order: one per class.
+    /// The logits of each encoding, in order: one per class. A cascade has no part in them.
     ///
     /// # Errors
     /// If the device fails, or a logit is not a finite number.

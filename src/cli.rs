@@ -443,6 +443,8 @@ pub enum Dtype {
     Bf16,
     /// 8-bit integers: fastest with AVX-512 VNNI or AMX, logits within about 0.1; CPU only
     Int8,
+    /// int8, and f32 (bf16x3 with AMX) for texts of which int8 is not sure: labels, but no scores; CPU only
+    Cascade,
 }
 
 /// The codes with which the program exits, for the help and the manual.

@@ -2,6 +2,7 @@
 //! is loaded. Options end here: no other layer knows a flag by name, or reads the environment.
 
 pub mod advice;
+mod cascade;
 mod classification;
 mod environment;
 
@@ -113,6 +114,8 @@ impl fmt::Display for CheckpointOptions {
 pub struct ComputingOptions {
     /// `--device`, `AGNEWS_CPU` and `--dtype`.
     pub backend: BackendChoice,
+    /// `--dtype cascade`.
+    pub cascade: bool,
     /// `--threads`; one per core without it.
     pub threads: Option<NonZeroUsize>,
     /// `--max-batch-tokens`; as many as are fast without it.
@@ -137,6 +140,7 @@ impl Options {
     /// [`UsageError`] if options contradict each other or a value is out of range; the message names the option.
     pub fn resolve(command_line: CommandLine, environment: &Environment) -> Result<Options, UsageError> {
         let cli = &command_line.cli;
+        cascade::check(cli)?;
         let model = cli.model.clone().or_else(|| environment.text("AGNEWS_MODEL"));
         let model = model.unwrap_or_else(|| DEFAULT_MODEL_ID.to_owned());
         let asked = if cli.revision.is_some() { "--model and --revision" } else { "--model" };
@@ -183,13 +187,14 @@ fn computing(cli: &Cli, environment: &Environment) -> Result<ComputingOptions, U
             device: cli.device.parse().map_err(|error| UsageError(format!("--device: {error}")))?,
             cpu: cpu_choice(environment.text("AGNEWS_CPU"))?,
             precision: match cli.dtype {
-                Dtype::Auto => None,
+                Dtype::Auto | Dtype::Cascade => None,
                 Dtype::F32 => Some(Precision::F32),
                 Dtype::Bf16x3 => Some(Precision::Bf16x3),
                 Dtype::Bf16 => Some(Precision::Bf16),
                 Dtype::Int8 => Some(Precision::Int8),
             },
         },
+        cascade: cli.dtype == Dtype::Cascade,
         threads,
         max_batch_tokens: positive("--max-batch-tokens", cli.max_batch_tokens)?.map(NonZeroUsize::get),
     })

@@ -64,6 +64,7 @@ fn load(
     progress.detail(&format!("checkpoint: {checkpoint}"));
     let options = ClassifierOptions {
         backend: computing.backend,
+        cascade: computing.cascade,
         labels: options.labels,
         max_length: options.max_length,
         max_batch_tokens: computing.max_batch_tokens,
@@ -73,11 +74,11 @@ fn load(
     };
     let classifier =
         Classifier::load(&checkpoint, &options).with_context(|| format!("cannot load the checkpoint {checkpoint}"))?;
-    let backend = classifier.backend();
-    progress.detail(&format!("computing: {backend}"));
-    if backend.is_emulated() {
+    let arithmetic = classifier.arithmetic();
+    progress.detail(&format!("computing: {arithmetic}"));
+    if classifier.is_emulated() {
         progress.note(&format!(
-            "this processor has no instructions for that arithmetic ({backend}): it is done in float32, more slowly than \
+            "this processor has no instructions for that arithmetic ({arithmetic}): it is done in float32, more slowly than \
              float32 itself"
         ));
     }
@@ -90,7 +91,7 @@ fn load(
         true => vec![
             ("agnews".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
             ("the checkpoint".to_owned(), checkpoint.identity()?),
-            ("the arithmetic".to_owned(), backend.to_string()),
+            ("the arithmetic".to_owned(), arithmetic),
         ],
         false => Vec::new(),
     };

@@ -3,6 +3,7 @@
 
 use super::Incomplete;
 use crate::checkpoint::hub::{HubError, HubErrorKind};
+use crate::classifier::CascadeError;
 use crate::decision::DecisionError;
 use crate::evaluation::OtherFirstLabelId;
 use crate::output::file::ResumeError;
@@ -23,6 +24,9 @@ pub fn for_error(error: &anyhow::Error) -> Option<String> {
     }
     if let Some(error) = error.downcast_ref() {
         return Some(of_decision(error).to_owned());
+    }
+    if let Some(error) = error.downcast_ref() {
+        return Some(of_cascade(error).to_owned());
     }
     error.downcast_ref().and_then(of_fields).or_else(|| error.downcast_ref().map(of_resuming))
 }
@@ -54,6 +58,13 @@ fn of_decision(error: &DecisionError) -> &'static str {
         DecisionError::MinScore(_) => "leave out --min-score",
         DecisionError::TopK => "leave out --top-k",
         DecisionError::NoLabels => "leave out --only and --count",
+    }
+}
+
+fn of_cascade(error: &CascadeError) -> &'static str {
+    match error {
+        CascadeError::Backend(_) => "use --device cpu, without AGNEWS_CPU=candle, or another --dtype",
+        CascadeError::Problem(_) | CascadeError::SeveralInputs => "use another --dtype",
     }
 }
 

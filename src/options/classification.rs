@@ -244,12 +244,14 @@ fn records(cli: &Cli, destination: &Destination, environment: &Environment) -> R
         filename: cli.with_filename,
         line_number: cli.line_number,
         score: cli.scores,
+        without_score: cli.dtype == cli::Dtype::Cascade,
         text: cli.with_text,
         window: cli.windows,
         text_pair: cli.with_text && (cli.pairs || cli.pair_field.is_some()),
     };
-    let is_plain =
-        !cli.keep && cli.id_field.is_none() && columns == Columns { score: cli.scores, ..Columns::default() };
+    let is_plain = !cli.keep
+        && cli.id_field.is_none()
+        && columns == Columns { score: cli.scores, without_score: columns.without_score, ..Columns::default() };
     let bars = environment.bar_style(cli.color).filter(|_| is_plain && *destination == Destination::Stdout);
     let format = match (cli.format, destination, bars) {
         _ if cli.count => Format::Count,

@@ -165,6 +165,9 @@ pub struct Reached {
     pub bytes: u64,
     /// Identifies the records of the input that were classified for them.
     pub digest: String,
+    /// What the classifier had learned from them, if it learns and can say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<serde_json::Value>,
 }
 
 /// Why an interrupted run cannot be continued, or replaced.
@@ -364,14 +367,14 @@ impl ResumableFile {
         ResumeError::InputChanged { partial: self.file.partial.clone(), before, now: now.inputs.clone() }
     }
 
-    /// Appends `bytes`, after which the file holds `records` records, and says so in the state.
+    /// Appends `bytes`, after which the file has reached `reached`, whose own `bytes` do not count, and says so in the state.
     ///
     /// # Errors
     /// If a file cannot be written.
-    pub fn append(&mut self, bytes: &[u8], records: u64, digest: String) -> Result<()> {
+    pub fn append(&mut self, bytes: &[u8], reached: Reached) -> Result<()> {
         let packed = if bytes.is_empty() { Vec::new() } else { self.packing.pack(bytes) };
         self.file.write(&packed)?;
-        self.reached = Reached { records, bytes: self.reached.bytes + packed.len() as u64, digest };
+        self.reached = Reached { bytes: self.reached.bytes + packed.len() as u64, ..reached };
         let state = OpenOptions::new().append(true).open(&self.state_path);
         state
             .and_then(|mut state| state.write_all(to_line(&self.reached).as_bytes()))
@@ -440,6 +443,10 @@ mod tests {
         Run { settings: vec![("the model".into(), model.into())], inputs: vec!["a.csv (5 bytes)".into()] }
     }
 
+    fn reached(records: u64, digest: &str) -> Reached {
+        Reached { records, digest: digest.to_owned(), ..Reached::default() }
+    }
+
     fn begun(path: &Path, resume: bool) -> ResumableFile {
         let mut file = ResumableFile::open(path, resume).unwrap();
         file.begin(&run("m")).unwrap();
@@ -470,7 +477,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out");
         let mut file = begun(&path, false);
-        file.append(b"header\n1\n2\n", 2, "abc".into()).unwrap();
+        file.append(b"header\n1\n2\n", reached(2, "abc")).unwrap();
         file.file.write(b"3\ntor").unwrap();
         drop(file);
         fs::OpenOptions::new()
@@ -479,8 +486,8 @@ mod tests {
             .and_then(|mut state| state.write_all(b"{\"records\":3,\"byt"))
             .unwrap();
         let mut file = begun(&path, true);
-        assert_eq!(*file.reached(), Reached { records: 2, bytes: 11, digest: "abc".into() });
-        file.append(b"3\n", 3, "def".into()).unwrap();
+        assert_eq!(*file.reached(), Reached { bytes: 11, ..reached(2, "abc") });
+        file.append(b"3\n", reached(3, "def")).unwrap();
         file.publish().unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "header\n1\n2\n3\n");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left");
@@ -491,13 +498,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out");
         let mut file = begun(&path, false);
-        file.append(b"1\n", 1, "a".into()).unwrap();
-        file.append(b"2\n", 2, "b".into()).unwrap();
+        file.append(b"1\n", reached(1, "a")).unwrap();
+        file.append(b"2\n", reached(2, "b")).unwrap();
         file.file.file.set_len(3).unwrap();
         drop(file);
         let mut file = begun(&path, true);
         assert_eq!(file.reached().records, 1);
-        file.append(b"2\n", 2, "b".into()).unwrap();
+        file.append(b"2\n", reached(2, "b")).unwrap();
         file.publish().unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "1\n2\n");
     }
@@ -507,7 +514,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out");
         let mut file = begun(&path, true);
-        file.append(b"0\ta\n", 1, "abc".into()).unwrap();
+        file.append(b"0\ta\n", reached(1, "abc")).unwrap();
         drop(file);
         let partial = with_suffix(&path, ".partial");
         assert_eq!(
@@ -536,10 +543,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let gz = folder.path().join("out.tsv.gz");
         let mut file = begun(&gz, false);
-        file.append(b"1\n", 1, String::new()).unwrap();
+        file.append(b"1\n", reached(1, "")).unwrap();
         drop(file);
         let mut file = begun(&gz, true);
-        file.append(b"2\n", 2, String::new()).unwrap();
+        file.append(b"2\n", reached(2, "")).unwrap();
         file.publish().unwrap();
         let mut text = String::new();
         flate2::read::MultiGzDecoder::new(File::open(&gz).unwrap()).read_to_string(&mut text).unwrap();

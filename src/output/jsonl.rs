@@ -37,8 +37,9 @@ impl<'a> From<Answer<'a>> for Entry<'a> {
 const OWN_KEYS: [&str; 4] = ["scores", "truncated", "windows", "error"];
 
 /// The keys of the answer.
-fn answer_keys(problem: Problem) -> &'static [&'static str] {
+fn answer_keys(problem: Problem, columns: Columns) -> &'static [&'static str] {
     match problem {
+        Problem::SingleLabel if columns.without_score => &["label_id", "label"],
         Problem::SingleLabel => &["label_id", "label", "score"],
         Problem::MultiLabel => &["labels"],
         Problem::Value => &["value"],
@@ -63,7 +64,9 @@ impl Jsonl {
             (window, "end"),
         ];
         let is_asked = |key: &str| asked.iter().any(|(is_asked, own)| *is_asked && *own == key);
-        let is_own = |key: &str| OWN_KEYS.contains(&key) || answer_keys(self.problem).contains(&key) || is_asked(key);
+        let is_own = |key: &str| {
+            OWN_KEYS.contains(&key) || answer_keys(self.problem, self.columns).contains(&key) || is_asked(key)
+        };
         let mut written: Vec<String> = Vec::with_capacity(names.len());
         for name in names {
             let name = input_name(name, names, is_own);
@@ -107,11 +110,13 @@ impl RecordFormat for Jsonl {
                 object.field("label_id", &answer.label_id)?;
                 // Without a name for it, the label of a low score is null.
                 object.field("label", &Some(answer.label).filter(|label| !label.is_empty()))?;
-                object.field("score", &answer.score)?;
+                if !self.columns.without_score {
+                    object.field("score", &answer.score)?;
+                }
             }
             Some(Verdict::Labels(answers)) => object.field("labels", &entries(answers))?,
             Some(Verdict::Value(value)) => object.field("value", value)?,
-            None => answer_keys(self.problem).iter().try_for_each(|key| object.field(key, &()))?,
+            None => answer_keys(self.problem, self.columns).iter().try_for_each(|key| object.field(key, &()))?,
         }
         if self.has_scores {
             object.field("scores", &decision.map(|decision| entries(&decision.top)))?;
@@ -199,8 +204,15 @@ mod tests {
         Some(prediction(&[(1, 0.7), (0, 0.3)]))
     }
 
-    const TEXT: Columns =
-        Columns { text: true, text_pair: false, filename: false, line_number: false, window: false, score: false };
+    const TEXT: Columns = Columns {
+        text: true,
+        text_pair: false,
+        filename: false,
+        line_number: false,
+        window: false,
+        score: false,
+        without_score: false,
+    };
 
     #[test]
     fn keys_are_there_if_asked_for() {

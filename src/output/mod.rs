@@ -64,6 +64,8 @@ pub struct Columns {
     pub window: bool,
     /// The score of the label. CSV and JSON always have it.
     pub score: bool,
+    /// Nor do CSV and JSON have a score: it would be of one arithmetic for some texts, of another for the rest.
+    pub without_score: bool,
     /// The text.
     pub text: bool,
     /// The second text of a pair.

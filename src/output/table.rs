@@ -42,6 +42,7 @@ pub(super) struct Table {
 impl Table {
     pub(super) fn new(dialect: Dialect, options: &RecordOptions, decider: &Decider) -> Table {
         let score = options.columns.score || dialect == Dialect::Csv || decider.top_k().is_some();
+        let score = score && !options.columns.without_score;
         Table {
             dialect,
             columns: Columns { score, ..options.columns },

@@ -49,12 +49,15 @@ pub(super) fn classify(
     let loaded = load(checkpoint, &computing, &progress, output.partial().is_some())?;
     let classifier = loaded.classifier;
     about.revision = loaded.revision.unwrap_or_default();
-    about.dtype = classifier.backend().to_string();
+    about.dtype = classifier.arithmetic();
     about.date = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let decider = Decider::new(classifier.labels(), classifier.problem(), task.decision)?;
     let settings = [loaded.identity, task.settings].concat();
     let partial = output.partial().map(PathBuf::from);
     let records = RecordWriter::new(output, task.records.writer(&decider)?, Run { settings, inputs: input_states })?;
+    if let Some(memory) = records.memory() {
+        classifier.recall(memory)?;
+    }
     progress.start_files(total_bytes);
     let evaluator = task.evaluation.map(|options| Evaluator::new(options, report, &classifier)).transpose()?;
     // What another run has classified cannot be evaluated.
@@ -66,6 +69,7 @@ pub(super) fn classify(
     let outcome = run.all_windows();
     run.progress.finish_files(begin.elapsed());
     run.faults.note(run.classifier.max_length(), &run.progress);
+    run.tell_cascade();
     let outcome = outcome.and_then(|()| run.records.finish());
     if let Err(error) = outcome {
         return Err(explained(error, resumable));
@@ -94,6 +98,7 @@ impl Pipeline {
         while let Some(mut window) = self.source.next_window()? {
             self.refuse_uncut(&mut window);
             let done = self.records.already_written(&window)?;
+            self.relearn(&window, done)?;
             self.faults.count(window.records().take(done));
             let told = self.progress.window(window.len() as u64, window.bytes);
             told.advance(done as u64, &self.progress);
@@ -102,6 +107,24 @@ impl Pipeline {
             told.finish(&self.progress);
         }
         Ok(())
+    }
+
+    /// Lets the classifier learn from the records that an interrupted run has written, if that run did not keep what it
+    /// had learned from them.
+    fn relearn(&self, window: &Window, done: usize) -> Result<()> {
+        if done == 0 || self.records.memory().is_some() {
+            return Ok(());
+        }
+        self.classifier.relearn(&window.records().take(done).filter_map(text_of).collect::<Vec<_>>())
+    }
+
+    /// Says what a cascade has done, and what its audit has found, even if notes are not wanted and it found a wrong label.
+    fn tell_cascade(&self) {
+        match self.classifier.cascade_report() {
+            Some(report) if report.audited_differed > 0 => self.progress.fault(&report.to_string()),
+            Some(report) => self.progress.note(&report.to_string()),
+            None => {}
+        }
     }
 
     /// A text that the tokenizer can take neither at once nor in pieces is malformed.
@@ -123,7 +146,7 @@ impl Pipeline {
         let predictions = self.predict(&window, told)?;
         let decide = |of_one: &Vec<Prediction>| of_one.iter().map(|one| self.decider.decide(one)).collect();
         let decisions: Vec<Vec<Decision<'_>>> = predictions.iter().map(decide).collect();
-        match self.records.write(&window, &decisions) {
+        match self.records.write(&window, &decisions, self.classifier.memory()) {
             // The figures are still wanted.
             Err(error) if OutputError::is_closed_pipe_in(&error) && self.evaluator.is_some() => self.records.close(),
             outcome => outcome?,

@@ -4,6 +4,7 @@ use super::{hub, print};
 use crate::checkpoint::config::{Architecture, Config};
 use crate::checkpoint::files::CheckpointFiles;
 use crate::checkpoint::{Checkpoint, CheckpointSpec};
+use crate::classifier::cascade;
 use crate::options::{CheckpointOptions, ComputingOptions, Verbosity};
 use crate::progress::Progress;
 use crate::tokenization;
@@ -35,7 +36,11 @@ pub(super) fn print_info(options: CheckpointOptions, computing: &ComputingOption
             (checkpoint.files, checkpoint.config, num_labels, Some(parameters))
         }
     };
-    let backend = computing.backend.open()?.to_string();
+    let backend = computing.backend.open()?;
+    let backend = match computing.cascade {
+        true => cascade::backends(&backend)?.1,
+        false => backend.to_string(),
+    };
     let named = config.labels(None, num_labels).with_context(|| format!("cannot read the checkpoint {name}"))?;
     let Architecture { layers, hidden_size, heads, max_length, .. } = &config.architecture;
     let layers = format!("{} of width {hidden_size}, with {heads} attention heads", layers.len());

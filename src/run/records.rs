@@ -4,7 +4,7 @@ use super::stdout::print;
 use crate::checkpoint::hub::digest::hex;
 use crate::decision::Decision;
 use crate::options::Destination;
-use crate::output::file::{ResumableFile, ResumeError, Run};
+use crate::output::file::{Reached, ResumableFile, ResumeError, Run};
 use crate::output::{RecordFormat, Row};
 use crate::source::{Content, FieldValue, Kept, Part, Record, Schema, Window};
 use anyhow::{bail, Result};
@@ -17,7 +17,7 @@ const TO_MEMORY: &str = "writing to a vector does not fail";
 /// Where records go, open but without a format.
 pub(super) enum Output {
     Stdout,
-    File(ResumableFile),
+    File(Box<ResumableFile>),
     Nowhere,
 }
 
@@ -27,7 +27,7 @@ impl Output {
     pub(super) fn open(destination: &Destination) -> Result<Output> {
         Ok(match destination {
             Destination::Stdout => Output::Stdout,
-            Destination::File { path, resume } => Output::File(ResumableFile::open(path, *resume)?),
+            Destination::File { path, resume } => Output::File(Box::new(ResumableFile::open(path, *resume)?)),
             Destination::Nowhere => Output::Nowhere,
         })
     }
@@ -51,6 +51,8 @@ pub(super) struct RecordWriter {
     /// Records of the input so far.
     position: u64,
     digest: Digest,
+    /// What the classifier that wrote the records of an interrupted run had learned from them.
+    memory: Option<serde_json::Value>,
     /// A window's records, which go to the destination together.
     buffer: Vec<u8>,
 }
@@ -62,6 +64,10 @@ impl RecordWriter {
         if let Output::File(file) = &mut output {
             file.begin(&run)?;
         }
+        let memory = match &output {
+            Output::File(file) => file.reached().memory.clone(),
+            Output::Stdout | Output::Nowhere => None,
+        };
         Ok(RecordWriter {
             output,
             format,
@@ -69,8 +75,14 @@ impl RecordWriter {
             schema: None,
             position: 0,
             digest: Digest::default(),
+            memory,
             buffer: Vec::new(),
         })
+    }
+
+    /// What the classifier that wrote the records of an interrupted run had learned from them, if it was kept.
+    pub(super) fn memory(&self) -> Option<&serde_json::Value> {
+        self.memory.as_ref()
     }
 
     /// How many of the window's first records an interrupted run has written; they are not classified again.
@@ -92,15 +104,21 @@ impl RecordWriter {
         Ok(count as usize)
     }
 
-    /// Writes the window's records, one for each of their decisions, and flushes: whoever waits for them has them before the next read.
+    /// Writes the window's records, one for each of their decisions, and flushes: whoever waits for them has them before the
+    /// next read. `memory` is what the classifier has learned by the end of the window.
     ///
     /// # Errors
     /// If the output fails, or a table would get rows with different columns. What came before is written.
-    pub(super) fn write(&mut self, window: &Window, decisions: &[Vec<Decision<'_>>]) -> Result<()> {
+    pub(super) fn write(
+        &mut self,
+        window: &Window,
+        decisions: &[Vec<Decision<'_>>],
+        memory: Option<serde_json::Value>,
+    ) -> Result<()> {
         let mut decisions = decisions.iter();
         for part in &window.parts {
             if let Err(error) = self.begin(part) {
-                self.commit()?;
+                self.commit(None)?;
                 return Err(error);
             }
             for record in &part.records {
@@ -117,7 +135,7 @@ impl RecordWriter {
                 }
             }
         }
-        self.commit()
+        self.commit(memory)
     }
 
     fn begin(&mut self, part: &Part) -> Result<()> {
@@ -142,14 +160,17 @@ impl RecordWriter {
         Ok(())
     }
 
-    fn commit(&mut self) -> Result<()> {
+    fn commit(&mut self, memory: Option<serde_json::Value>) -> Result<()> {
         let buffer = std::mem::take(&mut self.buffer);
         match &mut self.output {
             Output::Stdout => print(&buffer)?,
             // A window of blank texts may have nothing to write, and counts all the same; one that was written before
             // does not.
             Output::File(file) if buffer.is_empty() && self.position <= file.reached().records => {}
-            Output::File(file) => file.append(&buffer, self.position, self.digest.to_hex())?,
+            Output::File(file) => {
+                let (records, digest) = (self.position, self.digest.to_hex());
+                file.append(&buffer, Reached { records, digest, memory, ..Reached::default() })?
+            }
             Output::Nowhere => {}
         }
         self.buffer = buffer;
@@ -178,7 +199,7 @@ impl RecordWriter {
             self.begin(&Part { schema, records: Vec::new() })?;
         }
         self.format.end(&mut self.buffer).expect(TO_MEMORY);
-        self.commit()?;
+        self.commit(None)?;
         match self.output {
             Output::File(file) => file.publish(),
             Output::Stdout | Output::Nowhere => Ok(()),

@@ -1,6 +1,7 @@
 //! The tests of the whole program and of the library's public interface, in one binary.
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
+mod cascade;
 mod evaluation;
 mod evaluation_program;
 mod exactness;

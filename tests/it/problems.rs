@@ -222,3 +222,14 @@ fn a_checkpoint_is_described_before_it_is_used() {
     let multi = Model::of_three_labels(&[("problem_type", json!("multi_label_classification"))]);
     assert!(multi.agnews().arg("--info").quiet_success().contains("multi-label"));
 }
+
+#[test]
+fn a_cascade_is_for_one_label_per_text() {
+    for (model, problem) in [
+        (Model::of_three_labels(&[("problem_type", json!("multi_label_classification"))]), "any number of labels"),
+        (Model::of_one_output(&[("problem_type", json!("regression"))]), "a value"),
+    ] {
+        let outcome = model.agnews().args(["--dtype", "cascade", "a"]).run().code_is(1);
+        outcome.tells(&["a cascade is for checkpoints that give each text one label", problem, "use another --dtype"]);
+    }
+}
