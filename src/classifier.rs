@@ -3,9 +3,11 @@
 pub(crate) mod cascade;
 mod long_text;
 mod network;
+mod occlusion;
 
 pub use cascade::{CascadeError, CascadeReport};
 pub use long_text::{LongText, LongTextOptions};
+pub use occlusion::Explained;
 
 use crate::checkpoint::config::{ProblemType, ScoreFunction};
 use crate::checkpoint::Checkpoint;
@@ -180,30 +182,34 @@ impl Classifier {
     /// # Errors
     /// As for [`Classifier::classify`].
     pub fn predict(&self, texts: &[TextOrPair<'_>], on_batch: &(dyn Fn(usize) + Sync)) -> Result<Vec<Prediction>> {
+        let logits = self.text_logits(texts, on_batch)?;
+        Ok(logits.into_iter().map(|TextLogits { rows, extent }| self.prediction_of(&rows, extent)).collect())
+    }
+
+    /// The logits that the prediction for each text or pair is made from, in order.
+    fn text_logits(&self, texts: &[TextOrPair<'_>], on_batch: &(dyn Fn(usize) + Sync)) -> Result<Vec<TextLogits>> {
         if let Some(windowing) = self.long_text.as_ref().filter(|windowing| windowing.pools()) {
-            return self.predict_pooled(windowing, texts, on_batch);
+            return self.pooled_logits(windowing, texts, on_batch);
         }
         if let Some(zero_shot) = &self.zero_shot {
-            return self.predict_zero_shot(zero_shot, texts, on_batch);
+            return self.zero_shot_logits(zero_shot, texts, on_batch);
         }
         let encodings = self.tokenization.encode_texts(texts)?;
-        let logits = match &self.cascade {
+        let rows = match &self.cascade {
             Some(cascade) => cascade.logits(&self.network, &encodings, on_batch)?,
             None => self.network.logits(&encodings, on_batch)?,
         };
-        let rows = logits.iter().zip(&encodings);
-        Ok(rows
-            .map(|(row, encoding)| Prediction::from_logits(row, self.score_function, extent(encoding.truncated)))
-            .collect())
+        let rows = rows.into_iter().zip(&encodings);
+        Ok(rows.map(|(row, encoding)| TextLogits { rows: vec![row], extent: extent(encoding.truncated) }).collect())
     }
 
     /// All texts with all hypotheses are batched together, so n labels cost n short sequences rather than n passes.
-    fn predict_zero_shot(
+    fn zero_shot_logits(
         &self,
         zero_shot: &ZeroShot,
         texts: &[TextOrPair<'_>],
         on_batch: &(dyn Fn(usize) + Sync),
-    ) -> Result<Vec<Prediction>> {
+    ) -> Result<Vec<TextLogits>> {
         let hypotheses = zero_shot.hypotheses();
         let pairs: Vec<TextOrPair<'_>> = texts
             .iter()
@@ -220,7 +226,17 @@ impl Classifier {
         })?;
         let rows = logits.chunks(hypotheses.len()).zip(encodings.chunks(hypotheses.len()));
         let truncated = |encodings: &[Encoding]| encodings.iter().any(|encoding| encoding.truncated);
-        Ok(rows.map(|(rows, encodings)| zero_shot.prediction(rows, extent(truncated(encodings)))).collect())
+        Ok(rows
+            .map(|(rows, encodings)| TextLogits { rows: rows.to_vec(), extent: extent(truncated(encodings)) })
+            .collect())
+    }
+
+    /// `rows` are the logits, a row for each hypothesis or just one.
+    fn prediction_of(&self, rows: &[Vec<f32>], extent: Extent) -> Prediction {
+        match &self.zero_shot {
+            Some(zero_shot) => zero_shot.prediction(rows, extent),
+            None => Prediction::from_logits(&rows[0], self.score_function, extent),
+        }
     }
 
     /// The logits of each encoding, in order: one per class. A cascade has no part in them.
@@ -230,6 +246,13 @@ impl Classifier {
     pub fn logits(&self, encodings: &[Encoding]) -> Result<Vec<Vec<f32>>> {
         self.network.logits(encodings, &|_| {})
     }
+}
+
+/// What a prediction is made from.
+struct TextLogits {
+    /// A row for each hypothesis, or just one.
+    rows: Vec<Vec<f32>>,
+    extent: Extent,
 }
 
 fn extent(truncated: bool) -> Extent {

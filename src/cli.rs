@@ -207,6 +207,21 @@ pub struct Cli {
     )]
     pub windows: bool,
 
+    /// Add the words that hold up the label; with N, only the N strongest
+    ///
+    /// Each word has as its value what the log odds of the label lose if the text lacks it. The text is marked on a
+    /// terminal and in a page (-o FILE.html); other formats list the words. Each text is classified about as many
+    /// times as it has words, at most some 200 times.
+    #[arg(
+        long,
+        value_name = "N",
+        num_args = 0..=1,
+        require_equals = true,
+        conflicts_with_all = ["pairs", "pair_field", "windows", "only", "count", "no_results"],
+        help_heading = "Output"
+    )]
+    pub explain: Option<Option<usize>>,
+
     /// Print only the texts with this label, instead of records; may be repeated
     #[arg(
         long,
@@ -380,6 +395,8 @@ pub enum Format {
     Csv,
     /// One JSON object per line: label_id, label, score
     Jsonl,
+    /// A page with each text and the words that hold up its label; needs --explain
+    Html,
 }
 
 /// How logits become scores.
@@ -477,6 +494,7 @@ pub const EXAMPLES: &[(&str, &str)] = &[
     ("agnews --scores < headlines.txt", "Classify the lines of standard input."),
     ("agnews -f articles.csv.gz --text-field title,body --keep -o labelled.csv", "Add the label to each row of a CSV."),
     ("agnews -m builtin --only Sports -H -n -f *.txt", "Search files for texts about sports."),
+    ("agnews -m builtin --explain -f headlines.txt -o why.html", "See which words hold up the labels."),
     ("agnews -f test.csv --label-field class --no-results", "Evaluate on gold labels."),
     (
         "agnews -m MoritzLaurer/deberta-v3-base-zeroshot-v2.0 --zero-shot sports,politics,cooking < lines.txt",
@@ -506,4 +524,5 @@ Examples:
   agnews --scores < headlines.txt
   agnews -f articles.csv.gz --text-field title,body --keep -o labelled.csv
   agnews -m builtin --only Sports -H -n -f *.txt
+  agnews -m builtin --explain -f headlines.txt -o why.html
   agnews -f test.csv --label-field class --no-results";

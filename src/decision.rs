@@ -1,6 +1,7 @@
 //! From scores to a decision: the label, the labels, or a value; or none, because a score is too low. Everything that
 //! shows or compares a label uses this module. Pure.
 
+use crate::explanation::Explanation;
 use crate::prediction::{Extent, Prediction, Problem, ScoredLabel};
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -82,6 +83,8 @@ pub struct Decision<'a> {
     pub top: Vec<Answer<'a>>,
     /// Which part of the text this is about.
     pub extent: Extent,
+    /// Why the text has each label, in the order of [`Decision::explained_ids`]; empty unless requested.
+    pub explanations: Vec<Explanation>,
 }
 
 /// The answer for one text.
@@ -165,7 +168,7 @@ impl Decider {
             (Problem::SingleLabel, _) => Verdict::Label(answer(best)),
         };
         let top = ranked().take(self.top_k().unwrap_or(0)).map(answer).collect();
-        Decision { verdict, top, extent: prediction.extent.clone() }
+        Decision { verdict, top, extent: prediction.extent.clone(), explanations: Vec::new() }
     }
 }
 
@@ -185,6 +188,14 @@ impl<'a> Decision<'a> {
             Verdict::Label(answer) => answer.label_id.into_iter().collect(),
             Verdict::Labels(answers) => answers.iter().filter_map(|answer| answer.label_id).collect(),
             Verdict::Value(_) => Vec::new(),
+        }
+    }
+
+    /// The ids of what there is to explain: the text's labels, or the only output.
+    pub fn explained_ids(&self) -> Vec<usize> {
+        match self.verdict {
+            Verdict::Value(_) => vec![0],
+            Verdict::Label(_) | Verdict::Labels(_) => self.label_ids(),
         }
     }
 }

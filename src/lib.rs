@@ -7,6 +7,7 @@
 //!
 //! Plain structs pass between the stages; tensors exist only inside [`model`]. Imports follow the arrow: a stage never
 //! depends on a later one. [`evaluation`] runs in parallel to [`output`] and compares predictions to gold labels.
+//! [`explanation`] finds the words behind a decision, by predictions of variants of the text.
 //! [`classifier`] combines the middle stages into one call, [`run`] all of them into the program.
 
 pub mod batching;
@@ -15,6 +16,7 @@ pub mod classifier;
 pub mod cli;
 pub mod decision;
 pub mod evaluation;
+pub mod explanation;
 #[cfg(test)]
 mod fuzzing;
 pub mod kernels;
@@ -25,5 +27,6 @@ pub mod prediction;
 pub mod progress;
 pub mod run;
 pub mod source;
+mod theme;
 pub mod tokenization;
 pub mod zero_shot;

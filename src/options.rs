@@ -6,7 +6,7 @@ mod cascade;
 mod classification;
 mod environment;
 
-pub use classification::{ClassificationOptions, Destination, EvaluationOptions, MalformedPolicy};
+pub use classification::{ClassificationOptions, Destination, EvaluationOptions, ExplanationOptions, MalformedPolicy};
 pub use environment::Environment;
 
 use crate::checkpoint::config::ScoreFunction;
@@ -412,6 +412,9 @@ mod tests {
         assert_eq!(format(&["x.jsonl.gz"]), Format::Jsonl);
         assert_eq!(format(&["x.txt"]), Format::Tsv);
         assert_eq!(format(&["x.csv", "--format", "jsonl"]), Format::Jsonl);
+        assert_eq!(format(&["x.html"]), Format::Tsv);
+        let command = "agnews -o x.HTML.zst --explain".to_owned();
+        assert_eq!(format(&["x.HTML.zst", "--explain"]), Format::Page { command, listed: 12 });
     }
 
     #[test]
@@ -424,7 +427,7 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         };
-        let bars = |colour, blocks| Format::Bars(crate::output::BarStyle { width: 70, colour, blocks });
+        let bars = |colour, blocks| Format::Bars(crate::output::TerminalStyle { width: 70, colour, blocks });
         let utf8 = ("LANG", "en_US.UTF-8");
         assert_eq!(format(&[utf8], &["text"]), bars(true, true));
         assert_eq!(format(&[utf8, ("LC_ALL", "C")], &["text"]), bars(true, false));
@@ -436,6 +439,13 @@ mod tests {
         for args in [&["text", "--format", "tsv"][..], &["text", "--with-text"], &["-f", "x.csv", "--id-field", "a"]] {
             assert_eq!(format(&[utf8], args), Format::Tsv, "{args:?}");
         }
+        let marked = Format::Marked {
+            style: crate::output::TerminalStyle { width: 70, colour: false, blocks: true },
+            listed: 12,
+        };
+        assert_eq!(format(&[utf8, ("NO_COLOR", "1")], &["text", "--explain"]), marked);
+        assert_eq!(format(&[utf8], &["text", "--explain", "--format", "jsonl"]), Format::Jsonl);
+        assert_eq!(format(&[utf8], &["text", "--explain=2", "-n"]), Format::Tsv);
         assert_eq!(classification(&["-k", "2", "text"]).records.format, Format::Tsv, "not a terminal");
     }
 

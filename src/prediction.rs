@@ -90,6 +90,19 @@ pub(crate) fn softmax(logits: &[f32]) -> Vec<f32> {
     exps.iter().map(|exp| (exp / sum) as f32).collect()
 }
 
+/// The log odds of a class, ln(p / (1 - p)) with its score p as the probability, from one row of logits in float64,
+/// so that they do not end where a score rounds to 1: with softmax the logit less the logarithm of the sum of the others'
+/// exponentials, otherwise the logit itself. A model's only output has no others to be compared with: its logit.
+pub(crate) fn log_odds(logits: &[f32], score_function: ScoreFunction, label_id: usize) -> f64 {
+    let logit = f64::from(logits[label_id]);
+    if score_function != ScoreFunction::Softmax || logits.len() == 1 {
+        return logit;
+    }
+    let others = || logits.iter().enumerate().filter(|(id, _)| *id != label_id).map(|(_, &other)| f64::from(other));
+    let max = others().fold(f64::NEG_INFINITY, f64::max);
+    logit - max - others().map(|other| (other - max).exp()).sum::<f64>().ln()
+}
+
 fn sigmoid(logit: f32) -> f32 {
     (1.0 / (1.0 + (-(logit as f64)).exp())) as f32
 }
@@ -117,6 +130,23 @@ mod tests {
         assert!(prediction.ranking.iter().all(|scored| scored.score.is_finite()));
         let close = Prediction::from_logits(&[100.0, 0.0, 100.0], ScoreFunction::Softmax, Extent::Whole);
         assert_eq!(close.best().label_id, 0, "equal scores keep the id order, as argmax does");
+    }
+
+    #[test]
+    fn log_odds_are_those_of_the_score_and_go_on_where_it_is_1() {
+        let logits = [1.0, 3.0, 2.0];
+        for function in [ScoreFunction::Softmax, ScoreFunction::Sigmoid] {
+            for scored in Prediction::from_logits(&logits, function, Extent::Whole).ranking {
+                let score = f64::from(scored.score);
+                let log_odds = log_odds(&logits, function, scored.label_id);
+                assert!((log_odds - (score / (1.0 - score)).ln()).abs() < 1e-6, "{function:?} {scored:?}: {log_odds}");
+            }
+        }
+        // 80 - ln(e^0 + e^0)
+        assert!((log_odds(&[80.0, 0.0, 0.0], ScoreFunction::Softmax, 0) - 79.306_852_819).abs() < 1e-9);
+        assert_eq!(log_odds(&[3e38, -3e38], ScoreFunction::Softmax, 0), 2.0 * f64::from(3e38f32));
+        assert_eq!(log_odds(&[-1.5], ScoreFunction::Softmax, 0), -1.5);
+        assert_eq!(log_odds(&[0.5, 0.25], ScoreFunction::Raw, 1), 0.25);
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub struct Progress {
     shows_files: bool,
     bar: ProgressBar,
     records: AtomicU64,
+    /// Texts that were classified to explain others.
+    variants: AtomicU64,
     download: Mutex<ProgressBar>,
 }
 
@@ -25,6 +27,7 @@ impl Progress {
             shows_files,
             bar: ProgressBar::hidden(),
             records: AtomicU64::new(0),
+            variants: AtomicU64::new(0),
             download: Mutex::new(ProgressBar::hidden()),
         }
     }
@@ -56,13 +59,27 @@ impl Progress {
         self.bar.set_message(format!("{records} records  {:.0}/s", records as f64 / seconds));
     }
 
+    /// Counts texts that were classified to explain others.
+    pub fn count_variants(&self, variants: u64) {
+        self.variants.fetch_add(variants, Ordering::Relaxed);
+    }
+
     /// Removes the bar; on a terminal, a summary remains.
     pub fn finish_files(&mut self, elapsed: Duration) {
         self.bar.finish_and_clear();
         let records = *self.records.get_mut();
         if self.shows_files && records > 1 && io::stderr().is_terminal() {
             let seconds = elapsed.as_secs_f64();
-            self.note(&format!("{records} records in {seconds:.1} s ({:.0}/s)", records as f64 / seconds.max(1e-3)));
+            let pace = |count: u64| count as f64 / seconds.max(1e-3);
+            self.note(&format!("{records} records in {seconds:.1} s ({:.0}/s)", pace(records)));
+            let variants = *self.variants.get_mut();
+            if variants > 0 {
+                self.note(&format!(
+                    "to explain them, {variants} texts were classified: {:.0} for each record ({:.0}/s)",
+                    variants as f64 / records as f64,
+                    pace(variants)
+                ));
+            }
         }
     }
 

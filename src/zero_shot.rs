@@ -2,7 +2,8 @@
 //! text entails "This example is sports." (Yin et al. 2019, <https://arxiv.org/abs/1909.00161>). Scores are those of
 //! transformers' zero-shot-classification pipeline. Pure.
 
-use crate::prediction::{softmax, Extent, Prediction, Problem};
+use crate::checkpoint::config::ScoreFunction;
+use crate::prediction::{log_odds, softmax, Extent, Prediction, Problem};
 use std::fmt;
 
 /// What to classify.
@@ -92,6 +93,16 @@ impl ZeroShot {
         let order: Vec<f32> = logits.iter().map(|row| entailment(row) - row[self.contradiction]).collect();
         Prediction::ranked(scores, &order, extent)
     }
+
+    /// The log odds of a label's score for one text, from the same logits.
+    pub(crate) fn log_odds(&self, logits: &[Vec<f32>], label_id: usize) -> f64 {
+        if self.multi_label {
+            let row = &logits[label_id];
+            return log_odds(&[row[self.contradiction], row[self.entailment]], ScoreFunction::Softmax, 1);
+        }
+        let entailments: Vec<f32> = logits.iter().map(|row| row[self.entailment]).collect();
+        log_odds(&entailments, ScoreFunction::Softmax, label_id)
+    }
 }
 
 #[cfg(test)]
@@ -129,6 +140,19 @@ mod tests {
             assert!((scores[0] - 0.880_797).abs() < 1e-6 && scores[1] == 0.5, "{scores:?}");
         }
         assert_eq!(zero_shot(&NLI, &["only"], false).unwrap().problem(), Problem::MultiLabel);
+    }
+
+    #[test]
+    fn log_odds_are_those_of_the_scores() {
+        for multi_label in [false, true] {
+            let zero_shot = zero_shot(&NLI, &["a", "b", "c"], multi_label).unwrap();
+            let rows = [vec![1.0, 9.0, 1.5], vec![0.0, 9.0, 2.0], vec![0.5, 0.0, -1.0]];
+            for scored in zero_shot.prediction(&rows, Extent::Whole).ranking {
+                let score = f64::from(scored.score);
+                let log_odds = zero_shot.log_odds(&rows, scored.label_id);
+                assert!((log_odds - (score / (1.0 - score)).ln()).abs() < 1e-6, "{scored:?}: {log_odds}");
+            }
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! The windows of all texts go through the model in common batches, as many at a time as hold [`GROUP_TOKENS`], so memory
 //! grows neither with the length of a text nor with the overlap.
 
-use super::Classifier;
+use super::{Classifier, TextLogits};
 use crate::prediction::{Extent, Prediction};
 use crate::tokenization::windows::{Frame, TextWindow, Windows};
 use crate::tokenization::{TextOrPair, Tokenization};
@@ -110,27 +110,19 @@ impl Classifier {
         Ok(predictions)
     }
 
-    pub(super) fn predict_pooled(
+    pub(super) fn pooled_logits(
         &self,
         windowing: &Windowing,
         texts: &[TextOrPair<'_>],
         on_batch: &(dyn Fn(usize) + Sync),
-    ) -> Result<Vec<Prediction>> {
+    ) -> Result<Vec<TextLogits>> {
         let mut pools: Vec<Pool> = texts.iter().map(|_| Pool::new(windowing.how)).collect();
         self.each_window(windowing, texts, on_batch, &mut |classified| pools[classified.text].add(&classified.rows))?;
-        let prediction = |pool: Pool| {
+        let logits = |pool: Pool| {
             let extent = if pool.windows > 1 { Extent::Pooled(pool.windows) } else { Extent::Whole };
-            self.prediction_of(&pool.rows(), extent)
+            TextLogits { rows: pool.rows(), extent }
         };
-        Ok(pools.into_iter().map(prediction).collect())
-    }
-
-    /// `rows` are the logits, a row for each hypothesis or just one.
-    fn prediction_of(&self, rows: &[Vec<f32>], extent: Extent) -> Prediction {
-        match &self.zero_shot {
-            Some(zero_shot) => zero_shot.prediction(rows, extent),
-            None => Prediction::from_logits(&rows[0], self.score_function, extent),
-        }
+        Ok(pools.into_iter().map(logits).collect())
     }
 
     /// Classifies all windows, and gives them to `take` in order.

@@ -9,6 +9,7 @@ use super::calibration::Bin;
 use super::shares::{LabelScores, PerLabel, Share};
 use super::worst::{KeptText, Mistake};
 use super::{classes, label_sets, values, LeftOutCounts, Metrics};
+pub(super) use crate::theme::plain;
 
 /// Shown for an undefined figure.
 const UNDEFINED: &str = "–";
@@ -363,18 +364,6 @@ fn labels_table(per_label: &PerLabel, with_micro: bool) -> Table {
 /// A share as `93.10 %`.
 pub(super) fn percent(share: f64) -> String {
     format!("{:.2} %", share * 100.0)
-}
-
-/// A text on one line: control characters, which could control a terminal, and characters not allowed in XML become
-/// `�`.
-pub(super) fn plain(text: &str) -> String {
-    let character = |c: char| match c {
-        '\t' | '\n' | '\r' => ' ',
-        '\u{fffe}' | '\u{ffff}' => char::REPLACEMENT_CHARACTER,
-        c if c.is_control() => char::REPLACEMENT_CHARACTER,
-        c => c,
-    };
-    text.chars().map(character).collect()
 }
 
 #[cfg(test)]

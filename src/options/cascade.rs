@@ -28,6 +28,7 @@ pub(super) fn check(cli: &Cli) -> Result<(), UsageError> {
         (cli.zero_shot.is_some(), "--zero-shot"),
         (cli.long_text != cli::LongText::Truncate, "--long-text"),
         (cli.windows, "--windows"),
+        (cli.explain.is_some(), "--explain"),
     ];
     match in_several_inputs.iter().find(|(is_given, _)| *is_given) {
         Some((_, option)) => usage(format!(

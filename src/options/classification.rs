@@ -8,6 +8,7 @@ use crate::evaluation::report;
 use crate::output::{file, Columns, Format, RecordOptions};
 use crate::source::{FieldSelection, Input, InputFormat, Inputs, KeptFields, ReadOptions, Separator};
 use same_file::Handle;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 /// From texts to records.
@@ -21,6 +22,8 @@ pub struct ClassificationOptions {
     pub malformed: MalformedPolicy,
     /// How scores become labels.
     pub decision: DecisionOptions,
+    /// Whether the labels are explained.
+    pub explanation: Option<ExplanationOptions>,
     /// What the records look like.
     pub records: RecordOptions,
     /// Where they go.
@@ -75,6 +78,16 @@ pub struct EvaluationOptions {
     pub to_stdout: bool,
 }
 
+/// How labels are explained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExplanationOptions {
+    /// How many of the strongest words are told; `None` tells all, in the order of the text.
+    pub strongest: Option<NonZeroUsize>,
+}
+
+/// How many words are listed beside a marked text, unless the user says how many.
+const LISTED_WORDS: usize = 12;
+
 /// Options that do not change the records, or whose effect is part of the checkpoint's and the arithmetic's identity.
 const WITHOUT_EFFECT_ON_RECORDS: [&str; 12] = [
     "--model",
@@ -100,7 +113,7 @@ pub(super) fn resolve(
     let reading = reading(cli)?;
     let evaluation = evaluation(cli)?;
     let destination = destination(cli)?;
-    let records = records(cli, &destination, environment)?;
+    let records = records(cli, typed, &destination, environment)?;
     check_fields(cli, &inputs, &reading, &records)?;
     let read: Vec<Input> = inputs.files().iter().cloned().chain(cli.against.clone().map(Input::File)).collect();
     check_files(&read, &destination, cli.report.as_deref())?;
@@ -109,6 +122,7 @@ pub(super) fn resolve(
     Ok(ClassificationOptions {
         malformed: if cli.strict { MalformedPolicy::Stop } else { MalformedPolicy::GoOn },
         decision: decision(cli)?,
+        explanation: explanation(cli)?,
         shows_progress: !is_terminal,
         settings: given.iter().filter(depend).cloned().collect(),
         command: typed.clone(),
@@ -239,7 +253,17 @@ fn decision(cli: &Cli) -> Result<DecisionOptions, UsageError> {
     })
 }
 
-fn records(cli: &Cli, destination: &Destination, environment: &Environment) -> Result<RecordOptions, UsageError> {
+fn explanation(cli: &Cli) -> Result<Option<ExplanationOptions>, UsageError> {
+    let options = |strongest| Ok(ExplanationOptions { strongest: positive("--explain", strongest)? });
+    cli.explain.map(options).transpose()
+}
+
+fn records(
+    cli: &Cli,
+    typed: &str,
+    destination: &Destination,
+    environment: &Environment,
+) -> Result<RecordOptions, UsageError> {
     let columns = Columns {
         filename: cli.with_filename,
         line_number: cli.line_number,
@@ -248,31 +272,53 @@ fn records(cli: &Cli, destination: &Destination, environment: &Environment) -> R
         text: cli.with_text,
         window: cli.windows,
         text_pair: cli.with_text && (cli.pairs || cli.pair_field.is_some()),
+        words: cli.explain.is_some(),
     };
-    let is_plain = !cli.keep
-        && cli.id_field.is_none()
-        && columns == Columns { score: cli.scores, without_score: columns.without_score, ..Columns::default() };
-    let bars = environment.bar_style(cli.color).filter(|_| is_plain && *destination == Destination::Stdout);
-    let format = match (cli.format, destination, bars) {
+    let Columns { without_score, words, .. } = columns;
+    let shown = Columns { score: cli.scores, without_score, words, ..Columns::default() };
+    let is_plain = !cli.keep && cli.id_field.is_none() && columns == shown;
+    let listed = cli.explain.flatten().unwrap_or(LISTED_WORDS);
+    let page = || Format::Page { command: typed.to_owned(), listed };
+    let style = environment.terminal_style(cli.color).filter(|_| is_plain && *destination == Destination::Stdout);
+    let format = match (cli.format, destination, style) {
         _ if cli.count => Format::Count,
         _ if !cli.only.is_empty() => Format::Only { labels: cli.only.clone(), null: cli.null },
-        (Some(format), ..) => of_cli(format),
+        (Some(cli::Format::Html), ..) => page(),
+        (Some(cli::Format::Tsv), ..) => Format::Tsv,
+        (Some(cli::Format::Csv), ..) => Format::Csv,
+        (Some(cli::Format::Jsonl), ..) => Format::Jsonl,
+        (None, Destination::File { path, .. }, _) if columns.words && is_page(path) => page(),
         (None, Destination::File { path, .. }, _) => by_extension(path),
+        (None, _, Some(style)) if columns.words => Format::Marked { style, listed },
         (None, _, Some(style)) if cli.top_k.is_some() => Format::Bars(style),
         (None, ..) => Format::Tsv,
     };
+    if matches!(format, Format::Page { .. }) {
+        check_page(cli)?;
+    }
     // A TSV of ids and labels has no header, so that it stands line by line beside its input. One with the input's columns
     // has their names too.
     let header = !cli.no_header && (format == Format::Csv || cli.keep);
     Ok(RecordOptions { format, header, columns })
 }
 
-fn of_cli(format: cli::Format) -> Format {
-    match format {
-        cli::Format::Tsv => Format::Tsv,
-        cli::Format::Csv => Format::Csv,
-        cli::Format::Jsonl => Format::Jsonl,
+/// A page shows texts, labels and words, and nothing else.
+fn check_page(cli: &Cli) -> Result<(), UsageError> {
+    let unfit = [(cli.keep, "--keep"), (cli.id_field.is_some(), "--id-field"), (cli.top_k.is_some(), "--top-k")];
+    match unfit.iter().find(|(is_given, _)| *is_given) {
+        _ if cli.explain.is_none() => {
+            usage("--format html is a page with the words that hold up each label: add --explain")
+        }
+        Some((_, option)) => {
+            usage(format!("{option} needs a format with fields: a page shows texts, labels and words"))
+        }
+        None => Ok(()),
     }
+}
+
+fn is_page(path: &Path) -> bool {
+    let name = path.to_string_lossy().to_lowercase();
+    [".html", ".html.gz", ".html.zst"].iter().any(|extension| name.ends_with(extension))
 }
 
 /// The format that a file's extension names, as for input.

@@ -1,7 +1,7 @@
 //! What the process was started in: environment variables and the terminal. Nothing else in the program asks for them.
 
 use crate::cli::Color;
-use crate::output::BarStyle;
+use crate::output::TerminalStyle;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 
@@ -46,8 +46,8 @@ impl Environment {
         self.get(name).map(|value| value.to_string_lossy().into_owned())
     }
 
-    /// How bars look on the terminal that standard output is; `None` if it is not a terminal.
-    pub(super) fn bar_style(&self, color: Color) -> Option<BarStyle> {
+    /// What the terminal that standard output is can show; `None` if it is not a terminal.
+    pub(super) fn terminal_style(&self, color: Color) -> Option<TerminalStyle> {
         let width = self.terminal_width?;
         // https://no-color.org: any value but the empty one.
         let is_plain = self.get("NO_COLOR").is_some() || self.text("TERM").as_deref() == Some("dumb");
@@ -56,7 +56,7 @@ impl Environment {
             Color::Always => true,
             Color::Never => false,
         };
-        Some(BarStyle { width, colour, blocks: self.is_utf8() })
+        Some(TerminalStyle { width, colour, blocks: self.is_utf8() })
     }
 
     /// Whether the locale's character set has block characters (POSIX: the first of these that is set decides).

@@ -1,11 +1,12 @@
 //! The best classes for a person at a terminal: the text, then a bar for each score.
 
+use super::terminal::{shortened, TerminalStyle};
 use super::{RecordFormat, Row};
 use crate::decision::{Answer, Decision};
 use crate::source::{Content, Schema};
 use anstyle::{AnsiColor, Style};
 use std::io::{self, Write};
-use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+use unicode_width::UnicodeWidthStr;
 
 /// The length of a full bar, in cells, if the terminal is wide enough.
 const BAR_CELLS: usize = 30;
@@ -13,31 +14,12 @@ const BAR_CELLS: usize = 30;
 /// The most cells that a label takes.
 const LABEL_CELLS: usize = 32;
 
-/// What the terminal can show.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BarStyle {
-    /// Its width in cells.
-    pub width: usize,
-    /// Whether to use colour.
-    pub colour: bool,
-    /// Whether it has block characters; `#` otherwise.
-    pub blocks: bool,
-}
-
 /// Writes bars.
-pub(super) struct Bars(BarStyle);
+pub(super) struct Bars(TerminalStyle);
 
 impl Bars {
-    pub(super) fn new(style: BarStyle) -> Bars {
+    pub(super) fn new(style: TerminalStyle) -> Bars {
         Bars(style)
-    }
-
-    fn style(&self, style: Style) -> Style {
-        if self.0.colour {
-            style
-        } else {
-            Style::new()
-        }
     }
 
     fn bars(&self, out: &mut dyn Write, decision: &Decision<'_>) -> io::Result<()> {
@@ -50,7 +32,7 @@ impl Bars {
         let label_width = label_width.min(self.0.width.saturating_sub(around).max(4));
         let bar_width = self.0.width.saturating_sub(around + label_width).min(BAR_CELLS);
         for (rank, answer) in rows.iter().enumerate() {
-            let style = self.style(if rank == 0 { AnsiColor::Green.on_default() } else { Style::new().dimmed() });
+            let style = self.0.style(if rank == 0 { AnsiColor::Green.on_default() } else { Style::new().dimmed() });
             let label = shortened(answer.label, label_width);
             let padding = " ".repeat(label_width - label.width());
             let cells = (answer.score * bar_width as f32).round() as usize;
@@ -69,7 +51,7 @@ impl RecordFormat for Bars {
     }
 
     fn record(&mut self, out: &mut dyn Write, Row { record, decision }: Row<'_>) -> io::Result<()> {
-        let bold = self.style(Style::new().bold());
+        let bold = self.0.style(Style::new().bold());
         writeln!(out, "{bold}{}{bold:#}", shortened(record.content.text(), self.0.width))?;
         match (decision, &record.content) {
             (Some(decision), _) => self.bars(out, decision),
@@ -79,35 +61,18 @@ impl RecordFormat for Bars {
     }
 }
 
-/// The start of a text that fits `width` cells, with nothing in it that a terminal would act on.
-fn shortened(text: &str, width: usize) -> String {
-    let clean = |c: char| if c.is_control() { ' ' } else { c };
-    let mut shown = String::new();
-    let mut used = 0;
-    for c in text.chars().map(clean) {
-        used += c.width().unwrap_or(0);
-        if used > width {
-            while shown.width() + 1 > width && shown.pop().is_some() {}
-            shown.push('…');
-            break;
-        }
-        shown.push(c);
-    }
-    shown
-}
-
 #[cfg(test)]
 mod tests {
     use crate::output::testing::{decider, prediction, record, written};
-    use crate::output::{BarStyle, Columns, Format, RecordOptions};
+    use crate::output::{Columns, Format, RecordOptions, TerminalStyle};
     use crate::prediction::Prediction;
     use crate::source::{Kept, Schema};
     use unicode_width::UnicodeWidthStr;
 
-    const STYLE: BarStyle = BarStyle { width: 80, colour: false, blocks: true };
+    const STYLE: TerminalStyle = TerminalStyle { width: 80, colour: false, blocks: true };
 
     fn render(
-        style: BarStyle,
+        style: TerminalStyle,
         labels: &[&str],
         min_score: Option<f32>,
         text: &str,
@@ -132,9 +97,9 @@ mod tests {
 
     #[test]
     fn colour_and_blocks_only_if_the_terminal_has_them_and_no_escape_of_the_text_reaches_it() {
-        assert!(render(BarStyle { colour: true, ..STYLE }, &["a", "b"], None, "x", two()).contains("\u{1b}["));
+        assert!(render(TerminalStyle { colour: true, ..STYLE }, &["a", "b"], None, "x", two()).contains("\u{1b}["));
         assert!(!render(STYLE, &["a", "b"], None, "\u{1b}[31mred\u{7}", None).contains('\u{1b}'));
-        let ascii = render(BarStyle { blocks: false, ..STYLE }, &["a", "b"], None, "x", two());
+        let ascii = render(TerminalStyle { blocks: false, ..STYLE }, &["a", "b"], None, "x", two());
         assert!(ascii.is_ascii() && ascii.contains("###"), "{ascii}");
     }
 
@@ -144,7 +109,7 @@ mod tests {
         let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
         let scores: Vec<(usize, f32)> = (0..12).rev().map(|id| (id, id as f32 / 100.0)).collect();
         for width in [24, 40, 80, 200] {
-            let style = BarStyle { width, ..STYLE };
+            let style = TerminalStyle { width, ..STYLE };
             let shown = render(style, &labels, None, &"long ".repeat(100), Some(prediction(&scores)));
             let widths: Vec<usize> = shown.lines().map(UnicodeWidthStr::width).collect();
             assert!(widths.iter().all(|&cells| cells <= width), "{width}: {shown}");

@@ -2,14 +2,15 @@
 
 use super::{input_name, Columns, RecordFormat, Row};
 use crate::decision::{Answer, Decider, Verdict};
+use crate::explanation::{Explanation, Span};
 use crate::prediction::{Extent, Problem};
 use crate::source::{Content, FieldValue, Kept, Schema};
 use serde::Serialize;
 use std::io::{self, Write};
 
 /// Writes objects: `file` and `line`, `start` and `end` of a window, the input's fields, then the answer (`label_id`, `label` and `score`; or `labels`,
-/// an array of such objects; or `value`), and if they apply `scores`, `truncated` or `windows`, `text`, `text_pair`, `error`. A blank
-/// text has nulls. Scores are written with the fewest digits that read
+/// an array of such objects; or `value`), and if they apply `words` (in each object of `labels` if there is one), `scores`, `truncated` or
+/// `windows`, `text`, `text_pair`, `error`. A blank text has nulls. Scores are written with the fewest digits that read
 /// back as the same float32.
 pub(super) struct Jsonl {
     columns: Columns,
@@ -24,17 +25,39 @@ struct Entry<'a> {
     label_id: Option<usize>,
     label: &'a str,
     score: f32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    words: Option<Vec<Word<'a>>>,
 }
 
 impl<'a> From<Answer<'a>> for Entry<'a> {
     fn from(answer: Answer<'a>) -> Entry<'a> {
-        Entry { label_id: answer.label_id, label: answer.label, score: answer.score }
+        Entry { label_id: answer.label_id, label: answer.label, score: answer.score, words: None }
     }
+}
+
+/// A part of the text, from `start` to `end` in code points, and what the label owes to it.
+#[derive(Serialize)]
+struct Word<'a> {
+    text: &'a str,
+    start: usize,
+    end: usize,
+    value: f64,
+}
+
+fn words<'a>(text: &'a str, explanation: &Explanation) -> Vec<Word<'a>> {
+    let word = |span: &Span| Word {
+        text: &text[span.range.bytes.clone()],
+        start: span.range.chars.start,
+        end: span.range.chars.end,
+        // More digits would be those of the arithmetic.
+        value: (f64::from(span.value) * 1e4).round() / 1e4,
+    };
+    explanation.spans.iter().map(word).collect()
 }
 
 /// Keys that this format writes itself, beside those of the answer. The input's fields of the same name are renamed in
 /// every record, not only in those that happen to have both.
-const OWN_KEYS: [&str; 4] = ["scores", "truncated", "windows", "error"];
+const OWN_KEYS: [&str; 5] = ["words", "scores", "truncated", "windows", "error"];
 
 /// The keys of the answer.
 fn answer_keys(problem: Problem, columns: Columns) -> &'static [&'static str] {
@@ -87,6 +110,7 @@ impl RecordFormat for Jsonl {
 
     fn record(&mut self, out: &mut dyn Write, row: Row<'_>) -> io::Result<()> {
         let Row { record, decision } = row;
+        let (text, explanations) = (row.text(), decision.map_or(&[][..], |decision| &decision.explanations));
         let mut object = Object { out, is_empty: true };
         if self.columns.filename {
             object.field("file", &record.origin.input.to_string())?;
@@ -114,9 +138,18 @@ impl RecordFormat for Jsonl {
                     object.field("score", &answer.score)?;
                 }
             }
-            Some(Verdict::Labels(answers)) => object.field("labels", &entries(answers))?,
+            Some(Verdict::Labels(answers)) => {
+                let mut entries = entries(answers);
+                for (entry, explanation) in entries.iter_mut().zip(explanations) {
+                    entry.words = Some(words(text, explanation));
+                }
+                object.field("labels", &entries)?;
+            }
             Some(Verdict::Value(value)) => object.field("value", value)?,
             None => answer_keys(self.problem, self.columns).iter().try_for_each(|key| object.field(key, &()))?,
+        }
+        if self.columns.words && self.problem != Problem::MultiLabel {
+            object.field("words", &explanations.first().map(|explanation| words(text, explanation)))?;
         }
         if self.has_scores {
             object.field("scores", &decision.map(|decision| entries(&decision.top)))?;
@@ -180,7 +213,9 @@ impl Object<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::testing::{decider, decider_for, malformed, prediction, record, written};
+    use crate::output::testing::{
+        decider, decider_for, explained, malformed, prediction, record, written, written_explained,
+    };
     use crate::output::{Format, RecordOptions};
     use crate::prediction::Prediction;
     use crate::source::Record;
@@ -212,6 +247,7 @@ mod tests {
         window: false,
         score: false,
         without_score: false,
+        words: false,
     };
 
     #[test]
@@ -275,6 +311,25 @@ mod tests {
         assert_eq!(of(Problem::MultiLabel, yes()), label);
         assert_eq!(of(Problem::MultiLabel, None), "{\"label\":\"mine\",\"labels\":null}\n");
         assert_eq!(of(Problem::Value, yes()), "{\"label\":\"mine\",\"value\":0.7}\n");
+    }
+
+    #[test]
+    fn words_stand_with_their_label() {
+        let columns = Columns { words: true, ..Columns::default() };
+        let options = RecordOptions { format: Format::Jsonl, header: true, columns };
+        let of = |decider, values: &[(usize, &[f32])]| {
+            let case = explained("é to", prediction(&[(1, 0.7), (0, 0.3)]), values);
+            written_explained(&options, &decider, &[case])
+        };
+        let words = "\"words\":[{\"text\":\"é\",\"start\":0,\"end\":1,\"value\":1.2346},\
+                     {\"text\":\"to\",\"start\":2,\"end\":4,\"value\":-0.5}]";
+        let values = [(1, &[1.23456, -0.5][..])];
+        let yes = "\"label_id\":1,\"label\":\"yes\",\"score\":0.7,";
+        assert_eq!(of(decider(&["no", "yes"], 0, None), &values), format!("{{{yes}{words}}}\n"));
+        let several = decider_for(Problem::MultiLabel, &["no", "yes"], 0);
+        assert_eq!(of(several, &values), format!("{{\"labels\":[{{{yes}{words}}}]}}\n"));
+        let value = decider_for(Problem::Value, &["x", "y"], 0);
+        assert_eq!(of(value, &values), format!("{{\"value\":0.7,{words}}}\n"));
     }
 
     #[test]

@@ -5,13 +5,17 @@ mod bars;
 mod count;
 pub mod file;
 mod jsonl;
+mod marked;
 mod only;
+mod page;
 mod table;
+mod terminal;
 #[cfg(test)]
 mod testing;
+mod words;
 
-pub use bars::BarStyle;
 pub use only::UnknownLabel;
+pub use terminal::TerminalStyle;
 
 use crate::decision::{Decider, Decision, DecisionError};
 use crate::prediction::{Extent, Problem};
@@ -41,7 +45,21 @@ pub enum Format {
     /// One JSON object per line.
     Jsonl,
     /// For a person at a terminal: the best classes with their scores as bars.
-    Bars(BarStyle),
+    Bars(TerminalStyle),
+    /// For a person at a terminal: each text with the words that hold up its labels marked.
+    Marked {
+        /// What the terminal can show.
+        style: TerminalStyle,
+        /// How many of the marked words are listed with their values.
+        listed: usize,
+    },
+    /// The same as an HTML page, which loads and runs nothing.
+    Page {
+        /// The command line that made it.
+        command: String,
+        /// How many of the marked words are listed with their values.
+        listed: usize,
+    },
     /// The texts that got one of these labels, named as on the command line; ended by NUL bytes if `null`.
     Only {
         /// Labels or their ids.
@@ -70,6 +88,8 @@ pub struct Columns {
     pub text: bool,
     /// The second text of a pair.
     pub text_pair: bool,
+    /// The words that hold up the label.
+    pub words: bool,
 }
 
 /// What one record is made of.
@@ -142,6 +162,8 @@ impl RecordOptions {
             Format::Csv => Box::new(table::Table::new(table::Dialect::Csv, self, decider)),
             Format::Jsonl => Box::new(jsonl::Jsonl::new(self.columns, decider)),
             Format::Bars(style) => Box::new(bars::Bars::new(*style)),
+            Format::Marked { style, listed } => Box::new(marked::Marked::new(*style, *listed)),
+            Format::Page { command, listed } => Box::new(page::Page::new(command.clone(), *listed, self.columns)),
             Format::Only { labels, null } => Box::new(only::Only::new(labels, *null, self.columns, decider.labels())?),
             Format::Count => Box::new(count::Count::new(decider)),
         })

@@ -1,7 +1,8 @@
 //! TSV and CSV: a row per record, in columns that all records share.
 
-use super::{input_name, Columns, RecordFormat, RecordOptions, Row};
+use super::{input_name, words, Columns, RecordFormat, RecordOptions, Row};
 use crate::decision::{Answer, Decider, Decision, Verdict};
+use crate::explanation::{Explanation, Span};
 use crate::prediction::Problem;
 use crate::source::{FieldValue, Kept, Schema};
 use std::borrow::Cow;
@@ -70,7 +71,7 @@ impl Table {
             AnswerCells::Lists => ranked(1).collect(),
             AnswerCells::Value => vec!["value".to_owned()],
         };
-        let texts = [(self.columns.text, "text"), (self.columns.text_pair, "text_pair")];
+        let texts = [(self.columns.words, "words"), (self.columns.text, "text"), (self.columns.text_pair, "text_pair")];
         own.extend(texts.into_iter().filter(|(is_asked, _)| *is_asked).map(|(_, name)| name.to_owned()));
         let place: Vec<String> = place.collect();
         let others: Vec<&str> = kept_names.iter().map(String::as_str).collect();
@@ -117,6 +118,11 @@ impl RecordFormat for Table {
             }
         }
         self.answer_cells(&mut row, decision)?;
+        if self.columns.words {
+            let explanations = decision.map_or(&[][..], |decision| &decision.explanations);
+            let cells: Vec<String> = explanations.iter().map(|one| self.words(source.text(), one)).collect();
+            row.cell(&cells.join(LIST_SEPARATOR))?;
+        }
         if self.columns.text {
             row.cell(source.text())?;
         }
@@ -155,6 +161,15 @@ impl Table {
             true => row.cell(&list(&|answer| self.number(answer.score))),
             false => Ok(()),
         }
+    }
+
+    /// `word:value` of each span, with spaces between them. Of a span of several words, the first and the last.
+    fn words(&self, text: &str, explanation: &Explanation) -> String {
+        let word = |span: &Span| match self.dialect {
+            Dialect::Tsv => format!("{}:{:.2}", words::name(text, span), span.value),
+            Dialect::Csv => format!("{}:{}", words::name(text, span), span.value),
+        };
+        explanation.spans.iter().map(word).collect::<Vec<_>>().join(" ")
     }
 
     /// TSV is for people too: six decimal places; CSV for programs: the fewest digits that read back as the same

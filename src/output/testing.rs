@@ -2,9 +2,12 @@
 
 use super::{RecordOptions, Row};
 use crate::decision::{Decider, DecisionOptions, Unsure};
+use crate::explanation::{words, Explanation, Span};
 use crate::prediction::{Extent, Prediction, Problem, ScoredLabel};
 use crate::source::{Content, Input, Kept, Origin, Record, Schema};
+use crate::tokenization::windows::TextRange;
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::sync::Arc;
 
 pub(super) fn decider(labels: &[&str], top_k: usize, min_score: Option<f32>) -> Decider {
@@ -32,6 +35,42 @@ pub(super) fn record(text: &str, kept: Kept) -> Record {
 
 pub(super) fn malformed(reason: &str) -> Record {
     Record { content: Content::Malformed(reason.to_owned()), ..record("", Kept::default()) }
+}
+
+/// What these values explain, one for each word of `text`.
+pub(super) fn explanation(text: &str, label_id: usize, values: &[f32]) -> Explanation {
+    let words: Vec<_> = words(text).collect();
+    assert_eq!(words.len(), values.len(), "{text:?}");
+    let span = |(bytes, &value): (Range<usize>, &f32)| {
+        let chars = text[..bytes.start].chars().count()..text[..bytes.end].chars().count();
+        Span { range: TextRange { bytes, chars }, value }
+    };
+    Explanation { label_id, spans: words.into_iter().zip(values).map(span).collect() }
+}
+
+/// A record with its prediction and explanations.
+pub(super) type Explained = (Record, Option<Prediction>, Vec<Explanation>);
+
+/// A record of `text` whose labels are explained by these values of its words.
+pub(super) fn explained(text: &str, prediction: Prediction, values: &[(usize, &[f32])]) -> Explained {
+    let explanations = values.iter().map(|(label_id, values)| explanation(text, *label_id, values)).collect();
+    (record(text, Kept::default()), Some(prediction), explanations)
+}
+
+/// The whole output for these records.
+pub(super) fn written_explained(options: &RecordOptions, decider: &Decider, cases: &[Explained]) -> String {
+    let mut out = Vec::new();
+    let mut format = options.writer(decider).unwrap();
+    format.begin(&mut out, &Schema::Columns(Vec::new()), true).unwrap();
+    for (record, prediction, explanations) in cases {
+        let mut decision = prediction.as_ref().map(|prediction| decider.decide(prediction));
+        if let Some(decision) = &mut decision {
+            decision.explanations.clone_from(explanations);
+        }
+        format.record(&mut out, Row { record, decision: decision.as_ref() }).unwrap();
+    }
+    format.end(&mut out).unwrap();
+    String::from_utf8(out).unwrap()
 }
 
 /// The whole output for these records.

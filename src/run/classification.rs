@@ -8,7 +8,9 @@ use super::{load, OutputError};
 use crate::classifier::{Classifier, LongText};
 use crate::decision::{Decider, Decision};
 use crate::evaluation::report::About;
-use crate::options::{CheckpointOptions, ClassificationOptions, ComputingOptions, Incomplete, Verbosity};
+use crate::options::{
+    CheckpointOptions, ClassificationOptions, ComputingOptions, ExplanationOptions, Incomplete, Verbosity,
+};
 use crate::output::file::Run;
 use crate::prediction::Prediction;
 use crate::progress::{Progress, WindowProgress};
@@ -43,7 +45,8 @@ pub(super) fn classify(
         ..About::default()
     };
     // Nobody reads a file that is not complete yet, and its windows must not depend on timing.
-    let limits = WindowLimits { waits: output.partial().is_some(), ..WindowLimits::default() };
+    let limits = if task.explanation.is_some() { EXPLAINED_LIMITS } else { WindowLimits::default() };
+    let limits = WindowLimits { waits: output.partial().is_some(), ..limits };
     let source = Source::open(task.inputs, task.reading, limits)?;
     let gives_windows = checkpoint.long_text.how == LongText::Windows;
     let loaded = load(checkpoint, &computing, &progress, output.partial().is_some())?;
@@ -64,7 +67,9 @@ pub(super) fn classify(
     let resumable = partial.filter(|_| evaluator.is_none());
     interrupt::explain(resumable.clone())?;
     let faults = Faults::new(task.malformed);
-    let mut run = Pipeline { source, classifier, decider, records, evaluator, faults, progress, gives_windows };
+    let explanation = task.explanation;
+    let mut run =
+        Pipeline { source, classifier, decider, explanation, records, evaluator, faults, progress, gives_windows };
     let begin = Instant::now();
     let outcome = run.all_windows();
     run.progress.finish_files(begin.elapsed());
@@ -85,6 +90,7 @@ struct Pipeline {
     source: Source,
     classifier: Classifier,
     decider: Decider,
+    explanation: Option<ExplanationOptions>,
     records: RecordWriter,
     evaluator: Option<Evaluator>,
     faults: Faults,
@@ -145,7 +151,10 @@ impl Pipeline {
         }
         let predictions = self.predict(&window, told)?;
         let decide = |of_one: &Vec<Prediction>| of_one.iter().map(|one| self.decider.decide(one)).collect();
-        let decisions: Vec<Vec<Decision<'_>>> = predictions.iter().map(decide).collect();
+        let mut decisions: Vec<Vec<Decision<'_>>> = predictions.iter().map(decide).collect();
+        if let Some(options) = self.explanation {
+            self.explain(options, &window, &mut decisions, told)?;
+        }
         match self.records.write(&window, &decisions, self.classifier.memory()) {
             // The figures are still wanted.
             Err(error) if OutputError::is_closed_pipe_in(&error) && self.evaluator.is_some() => self.records.close(),
@@ -161,6 +170,30 @@ impl Pipeline {
             self.faults.tell(record, prediction, unknown.as_ref(), &self.progress);
         }
         fault.map_or(Ok(()), |(_, error)| Err(error))
+    }
+
+    /// Gives each decision the words that hold up its labels.
+    fn explain(
+        &self,
+        options: ExplanationOptions,
+        window: &Window,
+        decisions: &mut [Vec<Decision<'_>>],
+        told: &WindowProgress,
+    ) -> Result<()> {
+        let decided = window.records().zip(decisions.iter()).flat_map(|(record, of_one)| {
+            of_one.iter().map(|decision| (record.content.text(), decision.explained_ids()))
+        });
+        let texts: Vec<(&str, Vec<usize>)> = decided.collect();
+        let progress = &self.progress;
+        let explained = self.classifier.explain(&texts, &|texts| told.advance(texts as u64, progress))?;
+        progress.count_variants(explained.variants as u64);
+        for (decision, mut explanations) in decisions.iter_mut().flatten().zip(explained.explanations) {
+            if let Some(count) = options.strongest {
+                explanations.iter_mut().for_each(|explanation| explanation.keep_strongest(count.get()));
+            }
+            decision.explanations = explanations;
+        }
+        Ok(())
     }
 
     /// The place of the first faulty record, and what is wrong with it, if the run is to stop there.
@@ -182,7 +215,9 @@ impl Pipeline {
     /// The predictions for each record, in order: one, one for each window of its text, or none.
     fn predict(&self, window: &Window, told: &WindowProgress) -> Result<Vec<Vec<Prediction>>> {
         let progress = &self.progress;
-        let on_batch = |texts: usize| told.advance(texts as u64, progress);
+        // Explaining a text takes far longer than predicting it.
+        let told = Some(told).filter(|_| self.explanation.is_none());
+        let on_batch = |texts: usize| told.into_iter().for_each(|told| told.advance(texts as u64, progress));
         let texts: Vec<TextOrPair<'_>> = window.records().filter_map(text_of).collect();
         let predictions = match self.gives_windows {
             true => self.classifier.predict_windows(&texts, &on_batch)?,
@@ -193,6 +228,10 @@ impl Pipeline {
         Ok(window.records().map(of_record).collect())
     }
 }
+
+/// A text that is explained is as much work as some fifty others, so fewer make a window.
+const EXPLAINED_LIMITS: WindowLimits =
+    WindowLimits { first_records: 4, max_records: 32, max_bytes: 4 << 20, waits: false };
 
 /// What there is to classify in a record.
 fn text_of(record: &Record) -> Option<TextOrPair<'_>> {

@@ -122,6 +122,11 @@ impl Tokenization {
         self.max_length
     }
 
+    /// Whether of a long text the end is kept, rather than the beginning.
+    pub fn truncates_beginnings(&self) -> bool {
+        self.truncation_side == TruncationDirection::Left
+    }
+
     /// Encodes one text, like `tokenizer(text, truncation=True, max_length=…)` in transformers.
     ///
     /// # Errors

@@ -322,6 +322,7 @@ fn what_needs_scores_or_several_passes_is_refused() {
         (&["--zero-shot", "a,b"], "--zero-shot"),
         (&["--long-text", "mean"], "--long-text"),
         (&["--windows"], "--windows"),
+        (&["--explain"], "--explain"),
         (&["--input-format", "csv", "--label-field", "gold"], "--label-field"),
     ] {
         builtin().args(["--dtype", "cascade"]).args(options).run().code_is(2).tells(&[named, "use another --dtype"]);

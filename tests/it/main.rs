@@ -5,6 +5,7 @@ mod cascade;
 mod evaluation;
 mod evaluation_program;
 mod exactness;
+mod explanation;
 mod families;
 mod faults;
 mod harness;

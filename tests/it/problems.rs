@@ -211,6 +211,69 @@ fn labels_of_your_own_are_scored_as_in_transformers() {
     nli.agnews().args(["--zero-shot", "a,b", "--hypothesis", "none", TEXT]).run().code_is(2).tells(&["--hypothesis"]);
 }
 
+/// Compares the words of each label with what `evidence` says of a text, for each label id.
+fn explains(words_of: &[(usize, &Value)], evidence: impl Fn(&str) -> Vec<f64>) {
+    let words: Vec<&str> = TEXT.split(' ').collect();
+    let without = |place: usize| [&words[..place], &words[place + 1..]].concat().join(" ");
+    let whole = evidence(TEXT);
+    for (place, word) in words.iter().enumerate() {
+        let rest = evidence(&without(place));
+        for (id, explained) in words_of {
+            let value = explained[place]["value"].as_f64().unwrap();
+            assert_eq!(explained[place]["text"], *word);
+            // Values have four decimal places.
+            assert!((value - (whole[*id] - rest[*id])).abs() < 1e-4, "{word}, label {id}: {value}");
+        }
+    }
+}
+
+#[test]
+fn each_of_several_labels_is_explained_by_its_logit() {
+    let names = id2label(["joy", "anger", "fear"]);
+    let model = Model::of_three_labels(&[names, ("problem_type", json!("multi_label_classification"))]);
+    let record = &model.records(&["--threshold", "0", "--explain", TEXT])[0];
+    let labels = record["labels"].as_array().unwrap();
+    let words_of: Vec<(usize, &Value)> =
+        labels.iter().map(|label| (label["label_id"].as_u64().unwrap() as usize, &label["words"])).collect();
+    assert_eq!(words_of.len(), 3);
+    explains(&words_of, |text| logits(&model, &[text]));
+    let none = &model.records(&["--threshold", "1.1", "--explain", TEXT])[0];
+    assert_eq!(none["labels"], json!([]));
+    let table = model.agnews().args(["--threshold", "0", "--explain=1", TEXT]).quiet_success();
+    assert_eq!(table.trim_end().split('\t').nth(2).unwrap().split('|').count(), 3, "{table}");
+}
+
+#[test]
+fn a_value_is_explained_by_how_far_it_drops() {
+    let model = Model::of_one_output(&[("problem_type", json!("regression"))]);
+    let value = |text: &str| vec![model.records(&[text])[0]["value"].as_f64().unwrap()];
+    let explained = &model.records(&["--explain", TEXT])[0];
+    explains(&[(0, &explained["words"])], value);
+}
+
+#[test]
+fn labels_of_your_own_are_explained_by_the_log_odds_of_their_scores() {
+    let nli = Model::of_three_labels(&[id2label(["contradiction", "neutral", "entailment"])]);
+    for several in [&[][..], &["--multi-label", "--threshold", "0"]] {
+        let options = [&["--zero-shot", "sport,money,war", "-k", "3"][..], several].concat();
+        let evidence = |text: &str| {
+            let record = nli.records(&[&options[..], &[text]].concat()).remove(0);
+            let mut odds = vec![0.0; 3];
+            for entry in record["scores"].as_array().unwrap() {
+                let score = entry["score"].as_f64().unwrap();
+                odds[entry["label_id"].as_u64().unwrap() as usize] = (score / (1.0 - score)).ln();
+            }
+            odds
+        };
+        let record = nli.records(&[&options[..], &["--explain", TEXT]].concat()).remove(0);
+        let id = |entry: &Value| entry["label_id"].as_u64().unwrap() as usize;
+        match record["labels"].as_array() {
+            Some(labels) => explains(&labels.iter().map(|it| (id(it), &it["words"])).collect::<Vec<_>>(), evidence),
+            None => explains(&[(id(&record), &record["words"])], evidence),
+        }
+    }
+}
+
 #[test]
 fn a_checkpoint_is_described_before_it_is_used() {
     let info = agnews().args(["-m", "builtin", "--info"]).quiet_success();

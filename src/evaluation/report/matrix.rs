@@ -2,9 +2,9 @@
 //! picture.
 
 use super::picture::{rect, text, Panel};
-use super::theme::{shade, shade_names, SHADES};
 use super::width::{fit, text_width};
 use crate::evaluation::view::{percent, Matrix, Table, View};
+use crate::theme::{shade, shade_names, SHADES};
 use maud::{html, Markup};
 
 /// With more classes than this there is a list of mistakes instead.

@@ -5,7 +5,6 @@ mod matrix;
 mod page;
 mod picture;
 mod reliability;
-mod theme;
 mod width;
 
 use super::view::View;

@@ -2,11 +2,12 @@
 //! nothing.
 
 use super::matrix::{self, MATRIX_CLASSES};
-use super::{reliability, theme, About};
+use super::{reliability, About};
 use crate::evaluation::against::{Comparison, Difference};
 use crate::evaluation::calibration::Bin;
 use crate::evaluation::view::{plain, Table, Value, View};
 use crate::evaluation::worst::Mistake;
+use crate::theme;
 use maud::{html, Markup, PreEscaped, DOCTYPE};
 
 /// Maximum number of mistakes listed.
@@ -146,11 +147,11 @@ fn against(view: &View, comparison: &Comparison) -> Markup {
 fn difference_row(view: &View, Difference { gold, this, other, text }: &Difference) -> Markup {
     html! {
         tr {
-            td.words { (view.name(*this)) }
-            td.words { (view.names(other.as_slice())) }
-            td.words { (view.name(*gold)) }
-            td.words { (text.place()) }
-            td.text { (text.start()) }
+            (named("this run", &view.name(*this)))
+            (named("the other", &view.names(other.as_slice())))
+            (named("gold", &view.name(*gold)))
+            (named("place", &text.place()))
+            td.text dir="auto" { (text.start()) }
         }
     }
 }
@@ -159,12 +160,17 @@ fn worst_row(view: &View, Mistake { score, gold, predicted, text }: &Mistake) ->
     html! {
         tr {
             td { (format!("{score:.4}")) }
-            td.words { (view.name(*predicted)) }
-            td.words { (view.names(gold)) }
-            td.words { (text.place()) }
-            td.text { (text.start()) }
+            (named("predicted", &view.name(*predicted)))
+            (named("gold", &view.names(gold)))
+            (named("place", &text.place()))
+            td.text dir="auto" { (text.start()) }
         }
     }
+}
+
+/// A cell that tells the name of its column, for screens too narrow for columns.
+fn named(column: &str, content: &str) -> Markup {
+    html! { td.words data-name=(column) { (content) } }
 }
 
 /// A table that opens on request, if it is not open already.

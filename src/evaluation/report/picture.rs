@@ -2,8 +2,9 @@
 
 use super::matrix::{self, MATRIX_CLASSES};
 use super::width::{fit, text_width};
-use super::{reliability, theme, About};
+use super::{reliability, About};
 use crate::evaluation::view::{plain, Figure, View};
+use crate::theme;
 use maud::{html, Markup, PreEscaped};
 
 const MARGIN: f64 = 28.0;

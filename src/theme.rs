@@ -1,15 +1,15 @@
-//! The light and dark colours of the picture and the page.
+//! What pages and pictures have in common: light and dark colours, the style of a page, and texts made safe to show.
 //!
-//! Blue means right and orange means wrong, both in the matrix and in the gaps of the reliability diagram: people with
-//! any common colour blindness can tell these apart.
+//! Blue means right and orange means wrong, in the matrix and in the gaps of the reliability diagram; and blue words hold
+//! up a label, orange ones speak against it. People with any common colour blindness can tell these apart.
 
 /// Number of shades in each ramp of the matrix.
-pub(super) const SHADES: usize = 5;
+pub(crate) const SHADES: usize = 5;
 
 /// The shares of a row at which each shade but the first starts. Right answers need resolution near the top.
-pub(super) const RIGHT_STARTS: [f64; SHADES - 1] = [0.25, 0.5, 0.75, 0.9];
+pub(crate) const RIGHT_STARTS: [f64; SHADES - 1] = [0.25, 0.5, 0.75, 0.9];
 /// Mistakes need resolution near the bottom: those of a good classifier are a few percent of a row.
-pub(super) const WRONG_STARTS: [f64; SHADES - 1] = [0.02, 0.05, 0.1, 0.25];
+pub(crate) const WRONG_STARTS: [f64; SHADES - 1] = [0.02, 0.05, 0.1, 0.25];
 
 /// A light or dark theme. All colours are `#rrggbb`.
 struct Theme {
@@ -73,10 +73,10 @@ const DARK: Theme = Theme {
 };
 
 /// The reader's own sans-serif font: nothing is loaded.
-pub(super) const FONT: &str = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif";
+pub(crate) const FONT: &str = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif";
 
 /// The CSS class of a matrix cell with `share` of its row.
-pub(super) fn shade(share: f64, is_right: bool) -> String {
+pub(crate) fn shade(share: f64, is_right: bool) -> String {
     let (ramp, starts) = if is_right { ("right", RIGHT_STARTS) } else { ("wrong", WRONG_STARTS) };
     if share <= 0.0 {
         return "none".to_owned();
@@ -85,14 +85,14 @@ pub(super) fn shade(share: f64, is_right: bool) -> String {
 }
 
 /// The percentage of the row at which each shade of a ramp starts.
-pub(super) fn shade_names(is_right: bool) -> Vec<String> {
+pub(crate) fn shade_names(is_right: bool) -> Vec<String> {
     let starts = if is_right { RIGHT_STARTS } else { WRONG_STARTS };
     let later = starts.iter().map(|start| format!("≥ {:.0}", start * 100.0));
     ["> 0".to_owned()].into_iter().chain(later).collect()
 }
 
 /// The style rules of the picture, light and dark.
-pub(super) fn picture_style() -> String {
+pub(crate) fn picture_style() -> String {
     format!(
         "svg.evaluation text{{font-family:{FONT};font-variant-numeric:tabular-nums}}\n{}\
          @media (prefers-color-scheme:dark){{\n{}}}\n",
@@ -130,13 +130,26 @@ fn scoped(rule: &str) -> String {
     format!("{}{{{body}", selectors.join(","))
 }
 
-/// The custom properties and the shades of the page, light and dark.
-pub(super) fn page_style() -> String {
+/// The custom properties and the shades of a page, light and dark, and the style of what every page has.
+pub(crate) fn page_style() -> String {
     format!(
-        "{}@media (prefers-color-scheme:dark){{\n{}}}\n:root{{color-scheme:light dark;--font:{FONT}}}\n",
+        "{}@media (prefers-color-scheme:dark){{\n{}}}\n:root{{color-scheme:light dark;--font:{FONT}}}\n{}",
         page_rules(&LIGHT),
-        page_rules(&DARK)
+        page_rules(&DARK),
+        include_str!("theme/base.css")
     )
+}
+
+/// A text on one line: control characters, which could control a terminal, and characters not allowed in XML become
+/// `�`.
+pub(crate) fn plain(text: &str) -> String {
+    let character = |c: char| match c {
+        '\t' | '\n' | '\r' => ' ',
+        '\u{fffe}' | '\u{ffff}' => char::REPLACEMENT_CHARACTER,
+        c if c.is_control() => char::REPLACEMENT_CHARACTER,
+        c => c,
+    };
+    text.chars().map(character).collect()
 }
 
 fn page_rules(theme: &Theme) -> String {
