@@ -51,6 +51,8 @@ pub struct Classifier {
     labels: Vec<String>,
     problem: Problem,
     score_function: ScoreFunction,
+    /// What calibration divides logits by.
+    temperature: Option<f64>,
     zero_shot: Option<ZeroShot>,
     long_text: Option<long_text::Windowing>,
 }
@@ -89,6 +91,7 @@ impl Classifier {
             zero_shot,
             labels,
             score_function: options.score_function.unwrap_or_else(|| config.score_function(num_labels)),
+            temperature: None,
         })
     }
 
@@ -104,7 +107,17 @@ impl Classifier {
 
     /// How logits become scores.
     pub fn score_function(&self) -> ScoreFunction {
-        self.score_function
+        self.zero_shot.as_ref().map_or(self.score_function, ZeroShot::score_function)
+    }
+
+    /// Divides all logits by `temperature` before they become scores: [`crate::evaluation::calibration`] finds it.
+    pub fn set_temperature(&mut self, temperature: f64) {
+        self.temperature = Some(temperature);
+    }
+
+    /// Prepares the weights for many texts now rather than at the second batch, for timings without it.
+    pub fn warm_up(&self) {
+        self.network.warm_up();
     }
 
     /// Maximum length in tokens, including special ones.
@@ -233,9 +246,13 @@ impl Classifier {
 
     /// `rows` are the logits, a row for each hypothesis or just one.
     fn prediction_of(&self, rows: &[Vec<f32>], extent: Extent) -> Prediction {
-        match &self.zero_shot {
+        let prediction = match &self.zero_shot {
             Some(zero_shot) => zero_shot.prediction(rows, extent),
             None => Prediction::from_logits(&rows[0], self.score_function, extent),
+        };
+        match self.temperature {
+            Some(temperature) => prediction.at_temperature(temperature, self.score_function()),
+            None => prediction,
         }
     }
 

@@ -191,6 +191,10 @@ pub struct Cli {
     #[arg(long, value_name = "P", help_heading = "Output", hide_short_help = true)]
     pub threshold: Option<f32>,
 
+    /// Use the calibration that --calibrate has written to FILE for this checkpoint
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath, help_heading = "Output", hide_short_help = true)]
+    pub calibration: Option<PathBuf>,
+
     /// How logits become scores [default: what the checkpoint was trained for]
     #[arg(long, value_enum, value_name = "FUNCTION", help_heading = "Output", hide_short_help = true)]
     pub score_function: Option<ScoreFunction>,
@@ -280,6 +284,40 @@ pub struct Cli {
         hide_short_help = true
     )]
     pub against: Option<PathBuf>,
+
+    /// Find the lowest --min-score with which this share of the labels is right, for example 0.95
+    ///
+    /// It is the lowest score for which the lower bound of the 95 % interval is not below the share.
+    #[arg(long, value_name = "SHARE", help_heading = "Evaluation", hide_short_help = true)]
+    pub target_precision: Option<f64>,
+
+    /// Fit a calibration to the gold labels, write it to FILE, which ends in .json, and print what it does
+    ///
+    /// It is a temperature that makes the scores as high as they should be, and with several labels per text a threshold for
+    /// each. The texts are those of -f, and the gold labels those of --label-field.
+    #[arg(
+        long,
+        value_name = "FILE",
+        value_hint = clap::ValueHint::FilePath,
+        conflicts_with_all = ["output", "report", "against", "target_precision", "calibration", "count", "only", "explain"],
+        help_heading = "Evaluation"
+    )]
+    pub calibrate: Option<PathBuf>,
+
+    /// Classify in two dtypes, and print how labels and scores differ and how fast each is, instead of records
+    ///
+    /// With --label-field also the figures of both, and McNemar's test. --report FILE.json writes it as JSON.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "DTYPE,DTYPE",
+        value_delimiter = ',',
+        num_args = 1,
+        action = clap::ArgAction::Set,
+        conflicts_with_all = ["dtype", "output", "against", "target_precision", "calibrate", "windows", "count", "only", "explain"],
+        help_heading = "Evaluation"
+    )]
+    pub compare: Vec<Dtype>,
 
     /// Print the evaluation to standard output, and no records
     #[arg(long, conflicts_with = "output", help_heading = "Evaluation")]

@@ -7,7 +7,7 @@ use std::fmt;
 use std::num::NonZeroUsize;
 
 /// The default minimum score of a label if a text may have several.
-const DEFAULT_THRESHOLD: f32 = 0.5;
+pub const DEFAULT_THRESHOLD: f32 = 0.5;
 
 /// How scores become a decision.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -16,8 +16,10 @@ pub struct DecisionOptions {
     pub top_k: Option<NonZeroUsize>,
     /// When the best score is too low, for checkpoints that assign one label to each text.
     pub unsure: Option<Unsure>,
-    /// The minimum score of a label, for checkpoints that assign several labels to each text; 0.5 if `None`.
+    /// The minimum score of a label, for checkpoints that assign several labels to each text. `None`: as in `thresholds`.
     pub threshold: Option<f32>,
+    /// The same for each label, in id order; [`DEFAULT_THRESHOLD`] if `None`.
+    pub thresholds: Option<Vec<f32>>,
 }
 
 /// When a score is too low, and what then replaces the label.
@@ -147,6 +149,12 @@ impl Decider {
         self.options.unsure.as_ref().map(|unsure| unsure.name.as_str())
     }
 
+    /// The minimum score of one of several labels.
+    fn threshold(&self, label_id: usize) -> f32 {
+        let of_label = self.options.thresholds.as_ref().map(|thresholds| thresholds[label_id]);
+        self.options.threshold.or(of_label).unwrap_or(DEFAULT_THRESHOLD)
+    }
+
     /// Decides.
     pub fn decide(&self, prediction: &Prediction) -> Decision<'_> {
         let answer = |scored: ScoredLabel| Answer {
@@ -159,8 +167,8 @@ impl Decider {
         let verdict = match (self.problem, &self.options.unsure) {
             (Problem::Value, _) => Verdict::Value(best.score),
             (Problem::MultiLabel, _) => {
-                let threshold = self.options.threshold.unwrap_or(DEFAULT_THRESHOLD);
-                Verdict::Labels(ranked().filter(|scored| scored.score >= threshold).map(answer).collect())
+                let is_given = |scored: &ScoredLabel| scored.score >= self.threshold(scored.label_id);
+                Verdict::Labels(ranked().filter(is_given).map(answer).collect())
             }
             (Problem::SingleLabel, Some(unsure)) if best.score < unsure.min_score => {
                 Verdict::Label(Answer { label_id: None, label: &unsure.name, score: best.score })
@@ -206,7 +214,7 @@ mod tests {
 
     fn decider(problem: Problem, top_k: usize, min_score: Option<f32>, threshold: Option<f32>) -> Decider {
         let unsure = min_score.map(|min_score| Unsure { min_score, name: "?".into() });
-        let options = DecisionOptions { top_k: NonZeroUsize::new(top_k), unsure, threshold };
+        let options = DecisionOptions { top_k: NonZeroUsize::new(top_k), unsure, threshold, thresholds: None };
         Decider::new(&["no", "yes"].map(String::from), problem, options).unwrap()
     }
 
@@ -215,7 +223,8 @@ mod tests {
     }
 
     fn prediction() -> Prediction {
-        let ranking = vec![ScoredLabel { label_id: 1, score: 0.7 }, ScoredLabel { label_id: 0, score: 0.3 }];
+        let ranking =
+            [(1, 0.7), (0, 0.3)].map(|(label_id, score)| ScoredLabel { label_id, score, logit: score }).to_vec();
         Prediction { ranking, extent: Extent::Truncated }
     }
 
@@ -252,6 +261,19 @@ mod tests {
         assert!(label_ids(Some(0.71)).is_empty());
         let all = decider(Problem::MultiLabel, 2, None, Some(0.9));
         assert_eq!(shown(&all), ["Some(1) yes 0.7", "Some(0) no 0.3"], "the best labels do not depend on it");
+    }
+
+    #[test]
+    fn each_label_may_have_a_threshold_of_its_own() {
+        let label_ids = |threshold, thresholds: [f32; 2]| {
+            let options =
+                DecisionOptions { threshold, thresholds: Some(thresholds.to_vec()), ..DecisionOptions::default() };
+            let decider = Decider::new(&["no", "yes"].map(String::from), Problem::MultiLabel, options).unwrap();
+            decider.decide(&prediction()).label_ids()
+        };
+        assert_eq!(label_ids(None, [0.3, 0.8]), [0]);
+        assert_eq!(label_ids(None, [0.31, 0.7]), [1]);
+        assert_eq!(label_ids(Some(0.1), [0.31, 0.8]), [1, 0], "one that the user gives goes before them");
     }
 
     #[test]

@@ -6,7 +6,10 @@ mod cascade;
 mod classification;
 mod environment;
 
-pub use classification::{ClassificationOptions, Destination, EvaluationOptions, ExplanationOptions, MalformedPolicy};
+pub use classification::{
+    ClassificationOptions, ComparisonOptions, Destination, EvaluationOptions, EvaluationResult, ExplanationOptions,
+    MalformedPolicy,
+};
 pub use environment::Environment;
 
 use crate::checkpoint::config::ScoreFunction;
@@ -112,10 +115,12 @@ impl fmt::Display for CheckpointOptions {
 /// How to compute.
 #[derive(Debug)]
 pub struct ComputingOptions {
-    /// `--device`, `AGNEWS_CPU` and `--dtype`.
+    /// `--device`, `AGNEWS_CPU` and `--dtype`, or the first of `--compare`.
     pub backend: BackendChoice,
     /// `--dtype cascade`.
     pub cascade: bool,
+    /// The second of `--compare`.
+    pub compared: Option<BackendChoice>,
     /// `--threads`; one per core without it.
     pub threads: Option<NonZeroUsize>,
     /// `--max-batch-tokens`; as many as are fast without it.
@@ -182,22 +187,39 @@ fn computing(cli: &Cli, environment: &Environment) -> Result<ComputingOptions, U
     if threads.is_some_and(|threads| threads.get() > MAX_THREADS) {
         return usage(format!("--threads must be from 1 to {MAX_THREADS}"));
     }
+    let (dtype, compared) = match *cli.compare {
+        [] => (cli.dtype, None),
+        [first, second] if first != second => (first, Some(second)),
+        _ => return usage("--compare needs two different dtypes, with a comma between them"),
+    };
+    if cli.compare.contains(&Dtype::Cascade) {
+        return usage(
+            "--compare compares scores, and a cascade gives labels only; its error is told at the end of its run",
+        );
+    }
+    let backend = BackendChoice {
+        device: cli.device.parse().map_err(|error| UsageError(format!("--device: {error}")))?,
+        cpu: cpu_choice(environment.text("AGNEWS_CPU"))?,
+        precision: precision(dtype),
+    };
     Ok(ComputingOptions {
-        backend: BackendChoice {
-            device: cli.device.parse().map_err(|error| UsageError(format!("--device: {error}")))?,
-            cpu: cpu_choice(environment.text("AGNEWS_CPU"))?,
-            precision: match cli.dtype {
-                Dtype::Auto | Dtype::Cascade => None,
-                Dtype::F32 => Some(Precision::F32),
-                Dtype::Bf16x3 => Some(Precision::Bf16x3),
-                Dtype::Bf16 => Some(Precision::Bf16),
-                Dtype::Int8 => Some(Precision::Int8),
-            },
-        },
-        cascade: cli.dtype == Dtype::Cascade,
+        backend,
+        cascade: dtype == Dtype::Cascade,
+        compared: compared.map(|dtype| BackendChoice { precision: precision(dtype), ..backend }),
         threads,
         max_batch_tokens: positive("--max-batch-tokens", cli.max_batch_tokens)?.map(NonZeroUsize::get),
     })
+}
+
+fn precision(dtype: Dtype) -> Option<Precision> {
+    match dtype {
+        // A cascade goes from int8 to the default.
+        Dtype::Auto | Dtype::Cascade => None,
+        Dtype::F32 => Some(Precision::F32),
+        Dtype::Bf16x3 => Some(Precision::Bf16x3),
+        Dtype::Bf16 => Some(Precision::Bf16),
+        Dtype::Int8 => Some(Precision::Int8),
+    }
 }
 
 fn verbosity(cli: &Cli) -> Verbosity {
@@ -327,6 +349,17 @@ mod tests {
             (&["text", "--id-field", "a"], "--id-field"),
             (&["text", "--label-field", "a"], "--label-field"),
             (&["text", "--report", "r.json"], "--label-field"),
+            (&["text", "--calibrate", "c.json"], "--label-field"),
+            (&["text", "--target-precision", "0.9"], "--label-field"),
+            (&["-f", "x.csv", "--label-field", "a", "--target-precision", "95"], "from 0 to 1"),
+            (&["-f", "x.csv", "--label-field", "a", "--calibrate", "x.csv"], "are read with -f"),
+            (&["-f", "x.csv", "--label-field", "a", "--calibrate", "c.json", "-o", "y"], "--output"),
+            (&["text", "--compare", "f32"], "two different dtypes"),
+            (&["text", "--compare", "f32,f32"], "two different dtypes"),
+            (&["text", "--compare", "f32,int8,bf16"], "two different dtypes"),
+            (&["text", "--compare", "f32,int4"], "int4"),
+            (&["text", "--compare", "f32,int8", "--dtype", "f32"], "--dtype"),
+            (&["text", "--compare", "f32,int8", "--report", "r.html"], ".json"),
             (&["text", "--no-results"], "--label-field"),
             (&["text", "--first-label-id", "1"], "--label-field"),
             (&["--max-batch-tokens", "0"], "--max-batch-tokens"),

@@ -54,31 +54,47 @@ pub struct ScoredLabel {
     pub label_id: usize,
     /// A softmax or sigmoid probability, from 0 to 1, or the logit itself.
     pub score: f32,
+    /// What the score is computed from. With labels of the user's own, the logit of entailment, or what it exceeds that of
+    /// contradiction by.
+    pub logit: f32,
 }
 
 impl Prediction {
     /// From one row of logits.
     pub fn from_logits(logits: &[f32], score_function: ScoreFunction, extent: Extent) -> Prediction {
-        let scores = match score_function {
-            ScoreFunction::Softmax => softmax(logits),
-            ScoreFunction::Sigmoid => logits.iter().map(|&logit| sigmoid(logit)).collect(),
-            ScoreFunction::Raw => logits.to_vec(),
-        };
-        Prediction::ranked(scores, logits, extent)
+        Prediction::ranked(scores(logits, score_function), logits, extent)
     }
 
-    /// From a score for each class. `order` ranks them: logits, of which two may differ although their scores both
-    /// round to 1, or the scores themselves.
-    pub(crate) fn ranked(scores: Vec<f32>, order: &[f32], extent: Extent) -> Prediction {
+    /// From a score for each class. Their logits rank them, of which two may differ although their scores both round to 1.
+    pub(crate) fn ranked(scores: Vec<f32>, logits: &[f32], extent: Extent) -> Prediction {
+        let scored = scores.into_iter().zip(logits).enumerate();
         let mut ranking: Vec<ScoredLabel> =
-            scores.into_iter().enumerate().map(|(label_id, score)| ScoredLabel { label_id, score }).collect();
-        ranking.sort_by(|a, b| order[b.label_id].total_cmp(&order[a.label_id]));
+            scored.map(|(label_id, (score, &logit))| ScoredLabel { label_id, score, logit }).collect();
+        ranking.sort_by(|a, b| b.logit.total_cmp(&a.logit));
         Prediction { ranking, extent }
+    }
+
+    /// The same logits, divided by `temperature` before they become scores. The order of the classes stays.
+    pub fn at_temperature(mut self, temperature: f64, score_function: ScoreFunction) -> Prediction {
+        let logits: Vec<f32> =
+            self.ranking.iter().map(|scored| (f64::from(scored.logit) / temperature) as f32).collect();
+        for (scored, score) in self.ranking.iter_mut().zip(scores(&logits, score_function)) {
+            scored.score = score;
+        }
+        self
     }
 
     /// The best class.
     pub fn best(&self) -> ScoredLabel {
         self.ranking[0]
+    }
+}
+
+fn scores(logits: &[f32], score_function: ScoreFunction) -> Vec<f32> {
+    match score_function {
+        ScoreFunction::Softmax => softmax(logits),
+        ScoreFunction::Sigmoid => logits.iter().map(|&logit| sigmoid(logit)).collect(),
+        ScoreFunction::Raw => logits.to_vec(),
     }
 }
 
@@ -126,7 +142,7 @@ mod tests {
     #[test]
     fn extreme_logits_stay_finite_and_ordered() {
         let prediction = Prediction::from_logits(&[-1e30, 1e30, 3e30], ScoreFunction::Softmax, Extent::Whole);
-        assert_eq!(prediction.best(), ScoredLabel { label_id: 2, score: 1.0 });
+        assert_eq!(prediction.best(), ScoredLabel { label_id: 2, score: 1.0, logit: 3e30 });
         assert!(prediction.ranking.iter().all(|scored| scored.score.is_finite()));
         let close = Prediction::from_logits(&[100.0, 0.0, 100.0], ScoreFunction::Softmax, Extent::Whole);
         assert_eq!(close.best().label_id, 0, "equal scores keep the id order, as argmax does");
@@ -147,6 +163,22 @@ mod tests {
         assert_eq!(log_odds(&[3e38, -3e38], ScoreFunction::Softmax, 0), 2.0 * f64::from(3e38f32));
         assert_eq!(log_odds(&[-1.5], ScoreFunction::Softmax, 0), -1.5);
         assert_eq!(log_odds(&[0.5, 0.25], ScoreFunction::Raw, 1), 0.25);
+    }
+
+    #[test]
+    fn a_temperature_changes_scores_but_not_their_order() {
+        let prediction = Prediction::from_logits(&[1.0, 3.0, 2.0], ScoreFunction::Softmax, Extent::Whole);
+        let same = prediction.clone().at_temperature(1.0, ScoreFunction::Softmax);
+        assert_eq!(same, prediction);
+        let warm = prediction.at_temperature(2.0, ScoreFunction::Softmax);
+        let wanted = Prediction::from_logits(&[0.5, 1.5, 1.0], ScoreFunction::Softmax, Extent::Whole);
+        for (scored, wanted) in warm.ranking.iter().zip(&wanted.ranking) {
+            assert_eq!((scored.label_id, scored.score), (wanted.label_id, wanted.score));
+            assert_eq!(scored.logit, 2.0 * wanted.logit, "the model's own logits stay");
+        }
+        // One unit in the last place apart, which is lost when both are divided.
+        let close = Prediction::from_logits(&[1.0 - f32::EPSILON / 2.0, 1.0], ScoreFunction::Softmax, Extent::Whole);
+        assert_eq!(close.at_temperature(1e-3, ScoreFunction::Softmax).best().label_id, 1);
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! One run of the program. The only place that sees all stages.
 //!
-//! `classification` joins them; beside it, `records` writes, `evaluator` compares with gold labels, `faults` reports and
-//! counts what is wrong with the input, `interrupt` explains what Ctrl-C leaves behind, and `stdout` is the way to standard
-//! output.
+//! `classification` joins them; beside it, `records` writes, `evaluator` compares with gold labels, `calibration` fits
+//! scores to them, `comparison` classifies in a second dtype, `faults` reports and counts what is wrong with the input,
+//! `interrupt` explains what Ctrl-C leaves behind, and `stdout` is the way to standard output.
 
+mod calibration;
 mod classification;
+mod comparison;
 mod evaluator;
 mod faults;
 mod info;
@@ -20,6 +22,7 @@ use crate::checkpoint::hub::{Hub, HubOptions};
 use crate::checkpoint::{Checkpoint, CheckpointSpec};
 use crate::classifier::{Classifier, ClassifierOptions};
 use crate::cli::Cli;
+use crate::evaluation::calibration::{Settings, Subject};
 use crate::options::{CheckpointOptions, ComputingOptions, Options, Task, Verbosity};
 use crate::progress::Progress;
 use anyhow::{bail, Context, Result};
@@ -48,20 +51,44 @@ pub fn run(options: Options) -> Result<()> {
 /// A classifier, and what identifies it and its arithmetic to a later run that continues this one.
 struct Loaded {
     classifier: Classifier,
+    /// In the dtype to compare with.
+    compared: Option<Classifier>,
+    calibrated: Option<Calibrated>,
     /// The revision and commit of a checkpoint from the Hub.
     revision: Option<String>,
     identity: Vec<(String, String)>,
 }
 
-/// `identifies` asks for the identity, which may take reading the whole checkpoint.
+impl Loaded {
+    fn classifiers(&mut self) -> impl Iterator<Item = &mut Classifier> {
+        [Some(&mut self.classifier), self.compared.as_mut()].into_iter().flatten()
+    }
+}
+
+/// What a calibration is for, or fitted to.
+struct Calibrated {
+    subject: Subject,
+    settings: Settings,
+}
+
+/// What is to be known beside the classifier. Either may take reading the whole checkpoint.
+struct Identifying {
+    /// For a run that continues this one.
+    run: bool,
+    /// For a calibration.
+    calibrated: bool,
+}
+
 fn load(
     options: CheckpointOptions,
     computing: &ComputingOptions,
     progress: &Progress,
-    identifies: bool,
+    identifying: &Identifying,
 ) -> Result<Loaded> {
     let checkpoint = Checkpoint::open(&options.spec, &hub(options.hub, progress))?;
     progress.detail(&format!("checkpoint: {checkpoint}"));
+    let long_text = options.long_text;
+    let hypothesis = options.zero_shot.as_ref().map(|options| options.hypothesis.clone());
     let options = ClassifierOptions {
         backend: computing.backend,
         cascade: computing.cascade,
@@ -72,8 +99,35 @@ fn load(
         zero_shot: options.zero_shot,
         long_text: options.long_text,
     };
+    let classifier = load_classifier(&checkpoint, &options, progress)?;
+    let compared = computing.compared.map(|backend| ClassifierOptions { backend, ..options.clone() });
+    let compared = compared.map(|options| load_classifier(&checkpoint, &options, progress)).transpose()?;
+    progress.detail(&format!(
+        "labels: {}; longest text: {} tokens",
+        classifier.labels().join(", "),
+        classifier.max_length()
+    ));
+    let identity = match identifying.run {
+        true => vec![
+            ("agnews".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+            ("the checkpoint".to_owned(), checkpoint.identity()?),
+            ("the arithmetic".to_owned(), classifier.arithmetic()),
+        ],
+        false => Vec::new(),
+    };
+    let calibrated = match identifying.calibrated {
+        true => Some(Calibrated {
+            subject: calibration::subject_of(checkpoint.fingerprint()?, &classifier, hypothesis),
+            settings: calibration::settings_of(&classifier, long_text),
+        }),
+        false => None,
+    };
+    Ok(Loaded { classifier, compared, calibrated, revision: checkpoint.revision, identity })
+}
+
+fn load_classifier(checkpoint: &Checkpoint, options: &ClassifierOptions, progress: &Progress) -> Result<Classifier> {
     let classifier =
-        Classifier::load(&checkpoint, &options).with_context(|| format!("cannot load the checkpoint {checkpoint}"))?;
+        Classifier::load(checkpoint, options).with_context(|| format!("cannot load the checkpoint {checkpoint}"))?;
     let arithmetic = classifier.arithmetic();
     progress.detail(&format!("computing: {arithmetic}"));
     if classifier.is_emulated() {
@@ -82,20 +136,7 @@ fn load(
              float32 itself"
         ));
     }
-    progress.detail(&format!(
-        "labels: {}; longest text: {} tokens",
-        classifier.labels().join(", "),
-        classifier.max_length()
-    ));
-    let identity = match identifies {
-        true => vec![
-            ("agnews".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
-            ("the checkpoint".to_owned(), checkpoint.identity()?),
-            ("the arithmetic".to_owned(), arithmetic),
-        ],
-        false => Vec::new(),
-    };
-    Ok(Loaded { classifier, revision: checkpoint.revision, identity })
+    Ok(classifier)
 }
 
 /// The Hub, which refuses what cannot be run before its weights are fetched.

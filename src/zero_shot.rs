@@ -82,6 +82,15 @@ impl ZeroShot {
         }
     }
 
+    /// What [`ZeroShot::prediction`] applies to the logits that it ranks by: the softmax of two is the sigmoid of their
+    /// difference.
+    pub fn score_function(&self) -> ScoreFunction {
+        match self.multi_label {
+            true => ScoreFunction::Sigmoid,
+            false => ScoreFunction::Softmax,
+        }
+    }
+
     /// The scores for one text. `logits` has a row for each hypothesis, with a logit for each of the checkpoint's labels.
     pub fn prediction(&self, logits: &[Vec<f32>], extent: Extent) -> Prediction {
         let entailment = |row: &Vec<f32>| row[self.entailment];

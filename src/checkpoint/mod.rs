@@ -12,6 +12,7 @@ use config::Config;
 use files::{CheckpointFiles, KnownFile, Role, ADAPTER_CONFIG, IS_ADAPTER};
 use hub::{digest, Hub, ModelId, Revision};
 use ring::digest::{Context as Context256, SHA256};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::PathBuf;
 use weights::Weights;
@@ -76,8 +77,41 @@ pub struct Checkpoint {
     pub weights: Weights,
     /// The revision and commit, if it comes from the Hub.
     pub revision: Option<String>,
+    commit: Option<String>,
+    /// Without the revision.
+    model: String,
     name: String,
     is_local_folder: bool,
+}
+
+/// Which checkpoint a file was made for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fingerprint {
+    /// The Hub id, the folder as it was given, or `builtin`.
+    pub model: String,
+    /// The commit of a checkpoint from the Hub.
+    pub commit: Option<String>,
+    /// SHA-256 over the files of any other.
+    pub sha256: Option<String>,
+}
+
+impl Fingerprint {
+    /// Whether the files are the same: a folder may have been moved.
+    pub fn is_same(&self, other: &Fingerprint) -> bool {
+        let is_named = self.sha256.is_some() || self.model == other.model;
+        is_named && self.commit == other.commit && self.sha256 == other.sha256
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.model)?;
+        match (&self.commit, &self.sha256) {
+            (Some(commit), _) => write!(f, " (commit {commit})"),
+            (None, Some(sha256)) => write!(f, " (SHA-256 {sha256})"),
+            (None, None) => Ok(()),
+        }
+    }
 }
 
 impl Checkpoint {
@@ -87,7 +121,8 @@ impl Checkpoint {
     /// If the checkpoint is unavailable, config.json is missing or describes an unsupported model, or there are no
     /// supported weights.
     pub fn open(spec: &CheckpointSpec, hub: &Hub) -> Result<Checkpoint> {
-        let (files, name, revision) = match spec {
+        let mut commit = None;
+        let (files, model, revision) = match spec {
             CheckpointSpec::Builtin => (CheckpointFiles::Builtin, BUILTIN.to_owned(), None),
             CheckpointSpec::Folder(folder) => {
                 ensure!(
@@ -100,9 +135,13 @@ impl Checkpoint {
             CheckpointSpec::Hub { model_id, revision } => {
                 let snapshot = hub.snapshot(model_id, revision.as_deref())?;
                 let revision = format!("{} (commit {})", snapshot.revision, snapshot.commit);
-                let name = format!("{model_id} at revision {revision}");
-                (CheckpointFiles::Folder(snapshot.folder), name, Some(revision))
+                commit = Some(snapshot.commit);
+                (CheckpointFiles::Folder(snapshot.folder), model_id.clone(), Some(revision))
             }
+        };
+        let name = match &revision {
+            Some(revision) => format!("{model} at revision {revision}"),
+            None => model.clone(),
         };
         let adapter = files.find(ADAPTER_CONFIG).map(|_| format!("{name} {IS_ADAPTER}"));
         let file = files.find("config.json");
@@ -113,7 +152,7 @@ impl Checkpoint {
             None => error,
         })?;
         let is_local_folder = matches!(spec, CheckpointSpec::Folder(_));
-        Ok(Checkpoint { files, config, weights, revision, name, is_local_folder })
+        Ok(Checkpoint { files, config, weights, revision, commit, model, name, is_local_folder })
     }
 
     /// Identifies this checkpoint: its name, with the commit if it comes from the Hub; for a local folder, whose files
@@ -125,6 +164,20 @@ impl Checkpoint {
         if !self.is_local_folder {
             return Ok(self.name.clone());
         }
+        Ok(format!("{} (SHA-256 {})", self.name, self.sha256()?))
+    }
+
+    /// Tells this checkpoint from all others: by its commit, else by a SHA-256 over the files that are read.
+    ///
+    /// # Errors
+    /// If a file cannot be read.
+    pub fn fingerprint(&self) -> Result<Fingerprint> {
+        let sha256 = self.commit.is_none().then(|| self.sha256()).transpose()?;
+        Ok(Fingerprint { model: self.model.clone(), commit: self.commit.clone(), sha256 })
+    }
+
+    /// Other files in the folder do not count.
+    fn sha256(&self) -> Result<String> {
         let mut digest = Context256::new(&SHA256);
         let small = KnownFile::names(|role| !matches!(role, Role::Weights(..)));
         for (name, file) in small.into_iter().filter_map(|name| Some((name, self.files.find(name)?))) {
@@ -132,7 +185,7 @@ impl Checkpoint {
             digest.update(&file.content()?);
         }
         self.weights.files().for_each(|bytes| digest.update(bytes));
-        Ok(format!("{} (SHA-256 {})", self.name, digest::hex(&digest.finish())))
+        Ok(digest::hex(&digest.finish()))
     }
 
     /// The number of outputs: the rows of the last layer.

@@ -54,6 +54,12 @@ impl Network {
         &self.backend
     }
 
+    /// Prepares the weights for many texts.
+    pub(super) fn warm_up(&self) {
+        self.has_run.store(true, Ordering::Relaxed);
+        self.model.warm_up();
+    }
+
     /// The logits of each encoding, in order: one per class. `on_batch` is called from any thread with the number of
     /// encodings that are done.
     ///

@@ -1,7 +1,7 @@
 //! Explains texts by occlusion: the variants of all texts that [`Occlusion`] asks for go through the model in common
 //! batches, round by round.
 
-use super::Classifier;
+use super::{Classifier, TextLogits};
 use crate::explanation::{words, Explanation, Occlusion};
 use crate::prediction::log_odds;
 use crate::tokenization::TextOrPair;
@@ -93,8 +93,19 @@ impl Classifier {
             Some(zero_shot) => zero_shot.log_odds(rows, label_id),
             None => log_odds(&rows[0], self.score_function, label_id),
         };
-        let texts = logits.iter().zip(label_ids);
-        Ok(texts.map(|(logits, ids)| ids.iter().map(|&id| of_label(&logits.rows, id)).collect()).collect())
+        let of_text = |(logits, label_ids): (TextLogits, &&[usize])| {
+            let rows = self.calibrated(logits.rows);
+            label_ids.iter().map(|&id| of_label(&rows, id)).collect()
+        };
+        Ok(logits.into_iter().zip(label_ids).map(of_text).collect())
+    }
+
+    /// The logits that the scores are made from.
+    fn calibrated(&self, mut rows: Vec<Vec<f32>>) -> Vec<Vec<f32>> {
+        if let Some(temperature) = self.temperature {
+            rows.iter_mut().flatten().for_each(|logit| *logit = (f64::from(*logit) / temperature) as f32);
+        }
+        rows
     }
 
     /// The words that the model may read. A word is at least one token, unless the tokenizer drops all its characters.

@@ -1,7 +1,7 @@
 //! The metrics of a model that assigns one class to each text. Shares and scores are from 0 to 1; a metric that is
 //! undefined because nothing was evaluated is `None`, never NaN.
 
-use super::calibration::{self, Calibration};
+use super::reliability::{self, Reliability};
 use super::shares::{LabelCounts, PerLabel, Share};
 use crate::checkpoint::config::ScoreFunction;
 use crate::prediction::Prediction;
@@ -15,7 +15,7 @@ pub(super) struct Sums {
     score_function: ScoreFunction,
     confusion: ConfusionMatrix,
     negative_log_likelihood: f64,
-    calibration: calibration::Sums,
+    reliability: reliability::Sums,
     answered: u64,
     answered_correctly: u64,
 }
@@ -38,7 +38,7 @@ pub struct Metrics {
     /// The mean of -ln(score of the gold label), in nats. Also `None` for a model whose scores do not sum to 1.
     pub log_loss: Option<f64>,
     /// How well the top scores match the accuracy. `None` for logits, which are not probabilities.
-    pub calibration: Option<Calibration>,
+    pub reliability: Option<Reliability>,
 }
 
 /// Counts by gold and predicted class. Only pairs that occur are stored: a checkpoint may have tens of thousands of
@@ -55,7 +55,7 @@ impl Sums {
             score_function,
             confusion: ConfusionMatrix::default(),
             negative_log_likelihood: 0.0,
-            calibration: calibration::Sums::new(),
+            reliability: reliability::Sums::new(),
             answered: 0,
             answered_correctly: 0,
         }
@@ -71,7 +71,7 @@ impl Sums {
         self.answered_correctly += u64::from(is_answered && is_correct);
         let gold_score = prediction.ranking.iter().find(|scored| scored.label_id == gold).map_or(0.0, |s| s.score);
         self.negative_log_likelihood -= f64::from(clip(gold_score)).ln();
-        self.calibration.observe(best.score, is_correct);
+        self.reliability.observe(best.score, is_correct);
     }
 
     pub(super) fn metrics(&self) -> Metrics {
@@ -86,7 +86,7 @@ impl Sums {
             per_class: PerLabel::of(self.confusion.label_counts(self.labels), evaluated),
             confusion: self.confusion.clone(),
             log_loss: mean(self.negative_log_likelihood).filter(|_| is_distribution),
-            calibration: (self.score_function != ScoreFunction::Raw).then(|| self.calibration.calibration()),
+            reliability: (self.score_function != ScoreFunction::Raw).then(|| self.reliability.reliability()),
         }
     }
 }
@@ -130,7 +130,7 @@ impl ConfusionMatrix {
 
 /// Clips to [eps, 1 - eps], with eps the spacing of float32 numbers at 1, as scikit-learn's `log_loss` does for float32
 /// probabilities. One confident mistake then costs 15.9 instead of infinity.
-fn clip(score: f32) -> f32 {
+pub(super) fn clip(score: f32) -> f32 {
     if score.is_nan() {
         return f32::EPSILON;
     }
@@ -148,7 +148,7 @@ mod tests {
     }
 
     fn expected_error(metrics: &Metrics) -> Option<f64> {
-        metrics.calibration.as_ref().and_then(|calibration| calibration.expected_error)
+        metrics.reliability.as_ref().and_then(|reliability| reliability.expected_error)
     }
 
     #[test]
@@ -158,7 +158,7 @@ mod tests {
         assert_eq!((metrics.log_loss, expected_error(&metrics)), (None, None));
         assert_eq!((metrics.selective_accuracy, metrics.per_class.macro_average), (None, None));
         assert!(metrics.per_class.scores.is_empty());
-        assert!(metrics.calibration.unwrap().bins.iter().all(|bin| bin.mean_score.is_none() && bin.accuracy.is_none()));
+        assert!(metrics.reliability.unwrap().bins.iter().all(|bin| bin.mean_score.is_none() && bin.accuracy.is_none()));
     }
 
     #[test]
@@ -211,7 +211,7 @@ mod tests {
         let mut sums = Sums::new(2, ScoreFunction::Raw);
         sums.observe(0, &Prediction::from_logits(&[3.0, 2.0], ScoreFunction::Raw, Extent::Whole), true);
         let metrics = sums.metrics();
-        assert_eq!((metrics.log_loss, metrics.calibration), (None, None));
+        assert_eq!((metrics.log_loss, metrics.reliability), (None, None));
     }
 
     #[test]

@@ -4,14 +4,19 @@
 //! of a text, with its own sums and figures: one class ([`classes`]), a set of labels ([`label_sets`]), a number
 //! ([`values`]). [`view`] gives every figure its name and its written form, once; `text` prints that view for a
 //! terminal, and [`report`] renders it as JSON, SVG and HTML. [`gold`] reads gold labels, and [`worst`] keeps the most
-//! confident mistakes; [`against`] compares with another run.
+//! confident mistakes; [`against`] compares with another run, and [`arithmetic`] two dtypes. [`calibration`] makes
+//! scores mean what they say, and [`precision`] finds the score to ask for.
 
 pub mod against;
+pub mod arithmetic;
 pub mod calibration;
 pub mod classes;
 pub mod gold;
 pub mod label_sets;
+pub mod precision;
+pub mod reliability;
 pub mod report;
+pub mod sample;
 pub mod shares;
 mod text;
 pub mod values;
@@ -22,6 +27,7 @@ use crate::checkpoint::config::ScoreFunction;
 use crate::prediction::{Prediction, ScoredLabel};
 use against::Comparison;
 use gold::{GoldLabels, UnknownGold};
+use sample::Sample;
 use std::fmt;
 use view::View;
 use worst::{EvaluatedText, WorstMistakes};
@@ -92,6 +98,8 @@ pub struct Evaluation {
     left_out: LeftOutCounts,
     worst: WorstMistakes,
     against: Option<Comparison>,
+    sample: Option<Sample>,
+    scores: Option<precision::Scores>,
 }
 
 #[derive(Debug, Clone)]
@@ -139,7 +147,24 @@ impl Evaluation {
             left_out: LeftOutCounts::default(),
             worst: WorstMistakes::default(),
             against: None,
+            sample: None,
+            scores: None,
         }
+    }
+
+    /// Keeps logits and gold labels of the texts to come, for [`Evaluation::sample`].
+    pub fn keep_sample(&mut self) {
+        self.sample = Some(Sample::new(self.labels.len()));
+    }
+
+    /// The texts with known gold labels since [`Evaluation::keep_sample`].
+    pub fn sample(&self) -> Option<&Sample> {
+        self.sample.as_ref()
+    }
+
+    /// Keeps the best scores of the texts to come, and finds the lowest for this precision. For one class per text.
+    pub fn seek_precision(&mut self, target: f64) {
+        self.scores = Some(precision::Scores::new(target));
     }
 
     /// Compares one prediction to `gold`, the gold label as written in the data. A blank one is counted as left out.
@@ -166,11 +191,15 @@ impl Evaluation {
         }
         let outcome = match &mut self.kind {
             Kind::Classes(labels, sums) => labels.parse(gold).map(|gold| {
+                let best = prediction.best();
                 sums.observe(gold, prediction, !decided.is_empty());
-                self.worst.observe(&text, &[gold], &[prediction.best()]);
+                self.worst.observe(&text, &[gold], &[best]);
+                self.sample.iter_mut().for_each(|sample| sample.push(prediction, &[gold]));
+                self.scores.iter_mut().for_each(|scores| scores.observe(best.score, best.label_id == gold));
             }),
             Kind::LabelSets(labels, sums) => labels.parse_set(gold).map(|gold| {
                 sums.observe(&gold, decided);
+                self.sample.iter_mut().for_each(|sample| sample.push(prediction, &gold));
                 let is_decided = |scored: &&ScoredLabel| decided.contains(&scored.label_id);
                 let decided: Vec<ScoredLabel> = prediction.ranking.iter().filter(is_decided).copied().collect();
                 self.worst.observe(&text, &gold, &decided);
@@ -255,11 +284,13 @@ impl Evaluation {
 
     /// The metrics prepared for display.
     pub fn view(&self) -> View {
-        View {
-            worst: self.worst.mistakes(),
-            against: self.against.clone(),
-            ..View::new(&self.metrics(), &self.labels, self.left_out)
+        let mut view = View::new(&self.metrics(), &self.labels, self.left_out);
+        view.worst = self.worst.mistakes();
+        view.against = self.against.clone();
+        if let Some(scores) = &self.scores {
+            view.add_min_score(scores.min_score());
         }
+        view
     }
 }
 
@@ -311,7 +342,7 @@ mod tests {
 
         let mut values = Evaluation::of_values();
         let one = Prediction {
-            ranking: vec![crate::prediction::ScoredLabel { label_id: 0, score: 0.5 }],
+            ranking: vec![crate::prediction::ScoredLabel { label_id: 0, score: 0.5, logit: 0.5 }],
             extent: Extent::Whole,
         };
         values.observe(TEXT, "1.5", &one, &[]).unwrap();

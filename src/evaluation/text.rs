@@ -41,6 +41,19 @@ impl fmt::Display for View {
     }
 }
 
+/// A table of figures in two columns, which have these heads.
+pub(super) fn side_by_side(
+    f: &mut fmt::Formatter<'_>,
+    heads: [&str; 2],
+    rows: impl IntoIterator<Item = (String, [String; 2])>,
+) -> fmt::Result {
+    let cells =
+        |(name, values): (String, [String; 2])| [vec![shorten(&name, LABEL_WIDTH + 2)], values.to_vec()].concat();
+    let head = (String::new(), heads.map(str::to_owned));
+    let rows: Vec<Vec<String>> = std::iter::once(head).chain(rows).map(cells).collect();
+    write_columns(f, &rows, 1)
+}
+
 fn write_figures(f: &mut fmt::Formatter<'_>, view: &View) -> fmt::Result {
     let names = view.telling_figures().map(|figure| figure.name.len()).max().unwrap_or(0);
     for figure in view.telling_figures() {
@@ -77,6 +90,11 @@ fn write_mistakes(f: &mut fmt::Formatter<'_>, view: &View, mistakes: &Table) -> 
     write_table(f, view, mistakes, MISTAKES)
 }
 
+/// The start of a text, behind two blanks on a line of its own.
+pub(super) fn line(start: &str) -> String {
+    shorten(start, TERMINAL_WIDTH - GAP.len())
+}
+
 /// Two lines each: place, labels and score; then the start of the text.
 fn write_worst(f: &mut fmt::Formatter<'_>, view: &View) -> fmt::Result {
     if view.worst.is_empty() {
@@ -87,7 +105,7 @@ fn write_worst(f: &mut fmt::Formatter<'_>, view: &View) -> fmt::Result {
         let (gold, predicted) = (view.names(gold), view.name(*predicted));
         let [gold, predicted] = [gold, predicted].map(|name| shorten(&name, LABEL_WIDTH));
         writeln!(f, "{}: {predicted} with {score:.4}, gold {gold}", text.place())?;
-        writeln!(f, "{GAP}{}", shorten(&text.start(), TERMINAL_WIDTH - GAP.len()))?;
+        writeln!(f, "{GAP}{}", line(&text.start()))?;
     }
     Ok(())
 }
@@ -106,7 +124,7 @@ fn write_against(f: &mut fmt::Formatter<'_>, view: &View, against: &Comparison) 
         let names = [view.name(*this), view.names(other.as_slice()), view.name(*gold)];
         let [this, other, gold] = names.map(|name| shorten(&name, LABEL_WIDTH));
         writeln!(f, "{}: {this}, there {other}, gold {gold}", text.place())?;
-        writeln!(f, "{GAP}{}", shorten(&text.start(), TERMINAL_WIDTH - GAP.len()))?;
+        writeln!(f, "{GAP}{}", line(&text.start()))?;
     }
     Ok(())
 }

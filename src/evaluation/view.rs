@@ -5,7 +5,8 @@
 //! independent of its content.
 
 use super::against::{Comparison, McNemar};
-use super::calibration::Bin;
+use super::precision::MinScore;
+use super::reliability::Bin;
 use super::shares::{LabelScores, PerLabel, Share};
 use super::worst::{KeptText, Mistake};
 use super::{classes, label_sets, values, LeftOutCounts, Metrics};
@@ -66,6 +67,8 @@ pub enum Value {
     Number(Option<f64>),
     /// Numbers of records by reason.
     LeftOut(LeftOutCounts),
+    /// A score to ask for, with all its digits, so that it includes the text that has it. `None`: there is none.
+    MinScore(Option<f32>),
 }
 
 /// A table of figures.
@@ -124,6 +127,23 @@ impl View {
         view
     }
 
+    /// Only the names of the labels.
+    pub(super) fn of_labels(labels: &[String]) -> View {
+        View { labels: labels.to_vec(), ..View::empty() }
+    }
+
+    /// Adds what to ask for to get a precision.
+    pub(super) fn add_min_score(&mut self, found: MinScore) {
+        let is_found = found.min_score.is_some();
+        let and_then = |key, name, value| Figure { is_telling: is_found, ..figure(key, name, value) };
+        self.figures.extend([
+            figure("target_precision", "wished precision", Value::Share(Some(found.target))),
+            figure("min_score", "minimum score for it", Value::MinScore(found.min_score)),
+            and_then("min_score_coverage", "coverage with it", Value::Share(found.coverage)),
+            and_then("min_score_precision", "precision with it", Value::Estimate(found.precision)),
+        ]);
+    }
+
     /// The figures shown to people.
     pub fn telling_figures(&self) -> impl Iterator<Item = &Figure> {
         self.figures.iter().filter(|figure| figure.is_telling)
@@ -152,6 +172,7 @@ impl View {
             Value::Estimate(share) => self.written(&Value::Share(share.map(|share| share.value))),
             Value::Number(number) => number.map_or(UNDEFINED.to_owned(), |number| format!("{number:.4}")),
             Value::LeftOut(counts) => counts.total().to_string(),
+            Value::MinScore(score) => score.map_or(UNDEFINED.to_owned(), |score| score.to_string()),
         }
     }
 
@@ -182,6 +203,7 @@ impl Value {
                 let named = counts.reasons().into_iter().filter(|(_, _, count)| *count > 0);
                 named.map(|(_, reason, count)| format!("{count} {reason}")).collect::<Vec<_>>().join(", ")
             }
+            Value::MinScore(None) => "no score reaches it on these texts".to_owned(),
             _ => String::new(),
         }
     }
@@ -257,8 +279,8 @@ fn of_classes(metrics: &classes::Metrics, labels: usize) -> View {
     let selective = |key, name, value| Figure { is_telling: is_selective, ..figure(key, name, value) };
     let f1 = |id: usize| Value::Share(per_class.scores.get(id).map(|scores| scores.f1));
     let mistake = |(gold, predicted, count)| vec![Value::Label(gold), Value::Label(predicted), Value::Count(count)];
-    let calibration = metrics.calibration.as_ref();
-    let expected_error = calibration.and_then(|calibration| calibration.expected_error);
+    let reliability = metrics.reliability.as_ref();
+    let expected_error = reliability.and_then(|reliability| reliability.expected_error);
     View {
         labels: Vec::new(),
         figures: vec![
@@ -279,7 +301,7 @@ fn of_classes(metrics: &classes::Metrics, labels: usize) -> View {
         }),
         matrix: (labels <= MATRIX_CLASSES)
             .then(|| Matrix { counts: full_matrix(&metrics.confusion, labels), f1: (0..labels).map(f1).collect() }),
-        bins: calibration.map(|calibration| calibration.bins.clone()),
+        bins: reliability.map(|reliability| reliability.bins.clone()),
         worst: Vec::new(),
         against: None,
     }
@@ -330,7 +352,7 @@ impl View {
     }
 }
 
-fn figure(key: &'static str, name: &'static str, value: Value) -> Figure {
+pub(super) fn figure(key: &'static str, name: &'static str, value: Value) -> Figure {
     Figure { key, name, value, is_telling: true }
 }
 

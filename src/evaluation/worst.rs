@@ -94,7 +94,7 @@ impl WorstMistakes {
     /// Takes in a text with the labels that it was given, best first: the best of the wrong ones is its mistake.
     pub(super) fn observe(&mut self, text: &EvaluatedText<'_>, gold: &[usize], given: &[ScoredLabel]) {
         let wrong = given.iter().find(|scored| !gold.contains(&scored.label_id));
-        let Some(&ScoredLabel { label_id: predicted, score }) = wrong else { return };
+        let Some(&ScoredLabel { label_id: predicted, score, .. }) = wrong else { return };
         self.seen += 1;
         let is_full = self.kept.len() == KEPT;
         if is_full && self.kept.peek().is_some_and(|Reverse(least)| score.total_cmp(&least.mistake.score).is_le()) {
@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     fn observe(worst: &mut WorstMistakes, line: u64, score: f32) {
-        let given = [ScoredLabel { label_id: 0, score: 1.0 }, ScoredLabel { label_id: 1, score }];
+        let given = [(0, 1.0), (1, score)].map(|(label_id, score)| ScoredLabel { label_id, score, logit: score });
         worst.observe(&EvaluatedText { line, ..TEXT }, &[0], &given);
         worst.observe(&EvaluatedText { line, ..TEXT }, &[0, 1], &given);
     }

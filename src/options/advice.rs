@@ -5,6 +5,7 @@ use super::Incomplete;
 use crate::checkpoint::hub::{HubError, HubErrorKind};
 use crate::classifier::CascadeError;
 use crate::decision::DecisionError;
+use crate::evaluation::calibration::Unfit;
 use crate::evaluation::OtherFirstLabelId;
 use crate::output::file::ResumeError;
 use crate::prediction::Problem;
@@ -27,6 +28,9 @@ pub fn for_error(error: &anyhow::Error) -> Option<String> {
     }
     if let Some(error) = error.downcast_ref() {
         return Some(of_cascade(error).to_owned());
+    }
+    if error.is::<Unfit>() {
+        return Some("fit one for this with --calibrate".to_owned());
     }
     error.downcast_ref().and_then(of_fields).or_else(|| error.downcast_ref().map(of_resuming))
 }

@@ -16,6 +16,7 @@ pub(super) fn check(cli: &Cli) -> Result<(), UsageError> {
         (cli.min_score.is_some(), "--min-score"),
         (cli.threshold.is_some(), "--threshold"),
         (cli.score_function.is_some(), "--score-function"),
+        (cli.calibration.is_some(), "--calibration"),
         (cli.label_field.is_some(), "--label-field"),
     ];
     if let Some((_, option)) = needing_scores.iter().find(|(is_given, _)| *is_given) {

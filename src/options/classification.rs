@@ -7,6 +7,7 @@ use crate::decision::{DecisionOptions, Unsure};
 use crate::evaluation::report;
 use crate::output::{file, Columns, Format, RecordOptions};
 use crate::source::{FieldSelection, Input, InputFormat, Inputs, KeptFields, ReadOptions, Separator};
+use clap::ValueEnum;
 use same_file::Handle;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -28,8 +29,12 @@ pub struct ClassificationOptions {
     pub records: RecordOptions,
     /// Where they go.
     pub destination: Destination,
+    /// A file with the calibration to use.
+    pub calibration: Option<PathBuf>,
     /// What the predictions are compared with.
     pub evaluation: Option<EvaluationOptions>,
+    /// How predictions in two dtypes are compared with each other.
+    pub comparison: Option<ComparisonOptions>,
     /// Whether a progress bar would not tear records that scroll over the same terminal.
     pub shows_progress: bool,
     /// The options that the records depend on, as they were typed: what a run that continues another must repeat.
@@ -70,12 +75,44 @@ pub struct EvaluationOptions {
     pub label_field: String,
     /// The id of the first label in the gold labels.
     pub first_label_id: i64,
-    /// The file for the evaluation, and its format.
-    pub report: Option<(PathBuf, report::Format)>,
     /// The records of an earlier run, to compare with.
     pub against: Option<PathBuf>,
-    /// Whether the figures go to standard output, because no records do.
-    pub to_stdout: bool,
+    /// The precision for which a minimum score is sought.
+    pub target_precision: Option<f64>,
+    /// What comes of it.
+    pub result: EvaluationResult,
+}
+
+impl EvaluationOptions {
+    /// Whether a calibration comes of it.
+    pub fn fits_calibration(&self) -> bool {
+        matches!(self.result, EvaluationResult::Calibration(_))
+    }
+}
+
+/// What comes of an evaluation.
+#[derive(Debug)]
+pub enum EvaluationResult {
+    /// Its figures.
+    Figures {
+        /// Whether they go to standard output, because no records do.
+        to_stdout: bool,
+        /// The file for them, and its format.
+        report: Option<(PathBuf, report::Format)>,
+    },
+    /// A calibration, in this file.
+    Calibration(PathBuf),
+    /// A part of [`ComparisonOptions`].
+    Comparison,
+}
+
+/// How two dtypes are compared.
+#[derive(Debug)]
+pub struct ComparisonOptions {
+    /// Their names.
+    pub dtypes: [String; 2],
+    /// The file for the comparison as JSON.
+    pub report: Option<PathBuf>,
 }
 
 /// How labels are explained.
@@ -111,12 +148,14 @@ pub(super) fn resolve(
 ) -> Result<ClassificationOptions, UsageError> {
     let inputs = inputs(&cli.texts, &cli.files)?;
     let reading = reading(cli)?;
+    let comparison = comparison(cli)?;
     let evaluation = evaluation(cli)?;
     let destination = destination(cli)?;
     let records = records(cli, typed, &destination, environment)?;
     check_fields(cli, &inputs, &reading, &records)?;
-    let read: Vec<Input> = inputs.files().iter().cloned().chain(cli.against.clone().map(Input::File)).collect();
-    check_files(&read, &destination, cli.report.as_deref())?;
+    let others = [&cli.against, &cli.calibration].into_iter().flatten().cloned().map(Input::File);
+    let read: Vec<Input> = inputs.files().iter().cloned().chain(others).collect();
+    check_files(&read, &destination, &[("--report", &cli.report), ("--calibrate", &cli.calibrate)])?;
     let is_terminal = destination == Destination::Stdout && environment.terminal_width.is_some();
     let depend = |(name, _): &&(String, String)| !WITHOUT_EFFECT_ON_RECORDS.contains(&name.as_str());
     Ok(ClassificationOptions {
@@ -126,8 +165,10 @@ pub(super) fn resolve(
         shows_progress: !is_terminal,
         settings: given.iter().filter(depend).cloned().collect(),
         command: typed.clone(),
+        calibration: cli.calibration.clone(),
         destination,
         evaluation,
+        comparison,
         inputs,
         reading,
         records,
@@ -250,6 +291,7 @@ fn decision(cli: &Cli) -> Result<DecisionOptions, UsageError> {
         top_k: positive("--top-k", cli.top_k)?,
         unsure: cli.min_score.map(unsure),
         threshold: cli.threshold,
+        thresholds: None,
     })
 }
 
@@ -331,7 +373,7 @@ fn by_extension(path: &Path) -> Format {
 }
 
 fn destination(cli: &Cli) -> Result<Destination, UsageError> {
-    if cli.no_results {
+    if cli.no_results || cli.calibrate.is_some() || !cli.compare.is_empty() {
         return Ok(Destination::Nowhere);
     }
     let Some(path) = cli.output.as_ref().filter(|path| path.as_os_str() != "-") else {
@@ -350,13 +392,18 @@ fn destination(cli: &Cli) -> Result<Destination, UsageError> {
 }
 
 /// Refuses to write to a file that is read, under whatever name, or to one file twice. Nothing is opened for writing yet.
-fn check_files(read: &[Input], destination: &Destination, report: Option<&Path>) -> Result<(), UsageError> {
+fn check_files(
+    read: &[Input],
+    destination: &Destination,
+    whole: &[(&'static str, &Option<PathBuf>)],
+) -> Result<(), UsageError> {
     let mut written: Vec<(&str, PathBuf)> = Vec::new();
     if let Destination::File { path, .. } = destination {
         written.extend(file::names_of_resumable(path).into_iter().map(|name| ("--output", name)));
     }
-    if let Some(path) = report {
-        written.extend(file::names_of_whole(path).into_iter().map(|name| ("--report", name)));
+    for (option, path) in whole {
+        let names = path.iter().flat_map(|path| file::names_of_whole(path));
+        written.extend(names.map(|name| (*option, name)));
     }
     let read = read.iter().filter_map(|input| {
         let handle = match input {
@@ -374,16 +421,35 @@ fn check_files(read: &[Input], destination: &Destination, report: Option<&Path>)
         }
         taken.push((path.display().to_string(), handle));
     }
-    let same_new = matches!((destination, report), (Destination::File { path, .. }, Some(report)) if path == report);
-    match same_new {
-        true => usage("--output and --report name the same file"),
-        false => Ok(()),
+    let same_new = |(_, other): &&(&str, &Option<PathBuf>)| match destination {
+        Destination::File { path, .. } => other.as_ref() == Some(path),
+        Destination::Stdout | Destination::Nowhere => false,
+    };
+    match whole.iter().find(same_new) {
+        Some((option, _)) => usage(format!("--output and {option} name the same file")),
+        None => Ok(()),
     }
 }
 
+fn comparison(cli: &Cli) -> Result<Option<ComparisonOptions>, UsageError> {
+    let [first, second] = *cli.compare else { return Ok(None) };
+    let is_json = |path: &PathBuf| matches!(report::Format::of(path), Ok(report::Format::Json));
+    if !cli.report.iter().all(is_json) {
+        return usage("--report of --compare is JSON: the name must end in .json");
+    }
+    let name = |dtype: cli::Dtype| {
+        let value = dtype.to_possible_value().expect("no dtype is hidden");
+        value.get_name().to_owned()
+    };
+    Ok(Some(ComparisonOptions { dtypes: [name(first), name(second)], report: cli.report.clone() }))
+}
+
 fn evaluation(cli: &Cli) -> Result<Option<EvaluationOptions>, UsageError> {
+    let is_compared = !cli.compare.is_empty();
     let needing = [
-        (cli.report.is_some(), "--report"),
+        (cli.report.is_some() && !is_compared, "--report"),
+        (cli.calibrate.is_some(), "--calibrate"),
+        (cli.target_precision.is_some(), "--target-precision"),
         (cli.no_results, "--no-results"),
         (cli.against.is_some(), "--against"),
         (cli.first_label_id.is_some(), "--first-label-id"),
@@ -394,15 +460,40 @@ fn evaluation(cli: &Cli) -> Result<Option<EvaluationOptions>, UsageError> {
             None => Ok(None),
         };
     };
+    if cli.target_precision.is_some_and(|share| !(0.0..1.0).contains(&share)) {
+        return usage(
+            "--target-precision must be from 0 to 1, and below 1: no number of texts shows that all are right",
+        );
+    }
+    Ok(Some(EvaluationOptions {
+        label_field: label_field.clone(),
+        first_label_id: cli.first_label_id.unwrap_or(0),
+        against: cli.against.clone(),
+        target_precision: cli.target_precision,
+        result: match &cli.calibrate {
+            Some(path) => EvaluationResult::Calibration(calibration_file(path)?),
+            None if is_compared => EvaluationResult::Comparison,
+            None => EvaluationResult::Figures { to_stdout: cli.no_results, report: report(cli)? },
+        },
+    }))
+}
+
+fn report(cli: &Cli) -> Result<Option<(PathBuf, report::Format)>, UsageError> {
     let report = cli.report.as_ref().map(|path| match report::Format::of(path) {
         Ok(format) => Ok((path.clone(), format)),
         Err(error) => usage(format!("--report: {error}")),
     });
-    Ok(Some(EvaluationOptions {
-        label_field: label_field.clone(),
-        first_label_id: cli.first_label_id.unwrap_or(0),
-        report: report.transpose()?,
-        against: cli.against.clone(),
-        to_stdout: cli.no_results,
-    }))
+    report.transpose()
+}
+
+/// Whoever takes it for the name of the labelled texts is told, and loses none.
+fn calibration_file(path: &Path) -> Result<PathBuf, UsageError> {
+    match matches!(report::Format::of(path), Ok(report::Format::Json)) {
+        true => Ok(path.to_owned()),
+        false => usage(format!(
+            "--calibrate writes the calibration to {}, and the name must end in .json; the texts with gold labels are read \
+             with -f",
+            path.display()
+        )),
+    }
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 pub(super) fn decider(labels: &[&str], top_k: usize, min_score: Option<f32>) -> Decider {
     let labels: Vec<String> = labels.iter().map(|label| label.to_string()).collect();
     let unsure = min_score.map(|min_score| Unsure { min_score, name: "?".into() });
-    let options = DecisionOptions { top_k: NonZeroUsize::new(top_k), unsure, threshold: None };
+    let options = DecisionOptions { top_k: NonZeroUsize::new(top_k), unsure, ..DecisionOptions::default() };
     Decider::new(&labels, Problem::SingleLabel, options).unwrap()
 }
 
@@ -24,7 +24,7 @@ pub(super) fn decider_for(problem: Problem, labels: &[&str], top_k: usize) -> De
 }
 
 pub(super) fn prediction(ranking: &[(usize, f32)]) -> Prediction {
-    let ranking = ranking.iter().map(|&(label_id, score)| ScoredLabel { label_id, score }).collect();
+    let ranking = ranking.iter().map(|&(label_id, score)| ScoredLabel { label_id, score, logit: score }).collect();
     Prediction { ranking, extent: Extent::Whole }
 }
 

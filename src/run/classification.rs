@@ -1,15 +1,18 @@
 //! A run that classifies: for each window of records, predict, write, evaluate, tell.
 
-use super::evaluator::{open_report, Evaluator};
+use super::comparison::Comparer;
+use super::evaluator::{open_file, Evaluator};
 use super::faults::Faults;
 use super::interrupt;
 use super::records::{Output, RecordWriter};
-use super::{load, OutputError};
+use super::{calibration, load, Identifying, OutputError};
 use crate::classifier::{Classifier, LongText};
 use crate::decision::{Decider, Decision};
+use crate::evaluation::calibration::Calibration;
 use crate::evaluation::report::About;
 use crate::options::{
-    CheckpointOptions, ClassificationOptions, ComputingOptions, ExplanationOptions, Incomplete, Verbosity,
+    CheckpointOptions, ClassificationOptions, ComputingOptions, EvaluationOptions, ExplanationOptions, Incomplete,
+    Verbosity,
 };
 use crate::output::file::Run;
 use crate::prediction::Prediction;
@@ -34,7 +37,8 @@ pub(super) fn classify(
     let mut progress = Progress::new(verbosity, task.shows_progress);
     note_inputs(&task.inputs, &progress);
     let output = Output::open(&task.destination)?;
-    let report = open_report(task.evaluation.as_ref())?;
+    let calibration = task.calibration.as_deref().map(Calibration::read).transpose()?;
+    let file = open_file(task.evaluation.as_ref(), task.comparison.as_ref())?;
     let total_bytes = task.inputs.total_bytes();
     // Only a run that another can continue has a use for them.
     let input_states = output.partial().map_or_else(Vec::new, |_| input_states(&task.inputs));
@@ -49,12 +53,18 @@ pub(super) fn classify(
     let limits = WindowLimits { waits: output.partial().is_some(), ..limits };
     let source = Source::open(task.inputs, task.reading, limits)?;
     let gives_windows = checkpoint.long_text.how == LongText::Windows;
-    let loaded = load(checkpoint, &computing, &progress, output.partial().is_some())?;
-    let classifier = loaded.classifier;
-    about.revision = loaded.revision.unwrap_or_default();
-    about.dtype = classifier.arithmetic();
+    let is_fitted = task.evaluation.as_ref().is_some_and(EvaluationOptions::fits_calibration);
+    let identifying = Identifying { run: output.partial().is_some(), calibrated: is_fitted || calibration.is_some() };
+    let mut loaded = load(checkpoint, &computing, &progress, &identifying)?;
+    let mut decision = task.decision;
+    if let Some(calibration) = &calibration {
+        decision.thresholds = calibration::apply(calibration, &mut loaded, &progress)?;
+    }
+    about.revision = loaded.revision.take().unwrap_or_default();
+    about.dtype = loaded.classifiers().map(|one| one.arithmetic()).collect::<Vec<_>>().join(", ");
     about.date = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    let decider = Decider::new(classifier.labels(), classifier.problem(), task.decision)?;
+    let classifier = loaded.classifier;
+    let decider = Decider::new(classifier.labels(), classifier.problem(), decision)?;
     let settings = [loaded.identity, task.settings].concat();
     let partial = output.partial().map(PathBuf::from);
     let records = RecordWriter::new(output, task.records.writer(&decider)?, Run { settings, inputs: input_states })?;
@@ -62,14 +72,28 @@ pub(super) fn classify(
         classifier.recall(memory)?;
     }
     progress.start_files(total_bytes);
-    let evaluator = task.evaluation.map(|options| Evaluator::new(options, report, &classifier)).transpose()?;
+    let mut comparer = task.comparison.zip(loaded.compared).map(|(options, other)| Comparer::new(options, other));
+    let mut evaluator = task.evaluation.map(|options| Evaluator::new(options, &classifier)).transpose()?;
+    if let Some(comparer) = &mut comparer {
+        comparer.begin(&classifier, evaluator.as_mut());
+    }
     // What another run has classified cannot be evaluated.
     let resumable = partial.filter(|_| evaluator.is_none());
     interrupt::explain(resumable.clone())?;
     let faults = Faults::new(task.malformed);
     let explanation = task.explanation;
-    let mut run =
-        Pipeline { source, classifier, decider, explanation, records, evaluator, faults, progress, gives_windows };
+    let mut run = Pipeline {
+        source,
+        classifier,
+        decider,
+        explanation,
+        records,
+        evaluator,
+        comparer,
+        faults,
+        progress,
+        gives_windows,
+    };
     let begin = Instant::now();
     let outcome = run.all_windows();
     run.progress.finish_files(begin.elapsed());
@@ -79,8 +103,10 @@ pub(super) fn classify(
     if let Err(error) = outcome {
         return Err(explained(error, resumable));
     }
-    if let Some(evaluator) = run.evaluator {
-        evaluator.conclude(&about)?;
+    match (run.comparer, run.evaluator) {
+        (Some(comparer), evaluator) => comparer.conclude(evaluator, file, &about)?,
+        (None, Some(evaluator)) => evaluator.conclude(file, &about, loaded.calibrated, &run.progress)?,
+        (None, None) => {}
     }
     run.faults.conclude()
 }
@@ -93,6 +119,7 @@ struct Pipeline {
     explanation: Option<ExplanationOptions>,
     records: RecordWriter,
     evaluator: Option<Evaluator>,
+    comparer: Option<Comparer>,
     faults: Faults,
     progress: Progress,
     /// Whether each window of a long text has a record of its own.
@@ -149,8 +176,15 @@ impl Pipeline {
         if let Some((place, _)) = fault {
             window.truncate(place);
         }
-        let predictions = self.predict(&window, told)?;
-        let decide = |of_one: &Vec<Prediction>| of_one.iter().map(|one| self.decider.decide(one)).collect();
+        let progress = &self.progress;
+        let begin = Instant::now();
+        // Explaining a text takes far longer than predicting it.
+        let told_now = Some(told).filter(|_| self.explanation.is_none());
+        let on_batch = |texts: usize| told_now.into_iter().for_each(|told| told.advance(texts as u64, progress));
+        let predictions = predict(&self.classifier, self.gives_windows, &window, &on_batch)?;
+        let time = begin.elapsed();
+        let decider = &self.decider;
+        let decide = |of_one: &Vec<Prediction>| of_one.iter().map(|one| decider.decide(one)).collect();
         let mut decisions: Vec<Vec<Decision<'_>>> = predictions.iter().map(decide).collect();
         if let Some(options) = self.explanation {
             self.explain(options, &window, &mut decisions, told)?;
@@ -168,6 +202,14 @@ impl Pipeline {
                 evaluator.compare(record, prediction.first())?;
             }
             self.faults.tell(record, prediction, unknown.as_ref(), &self.progress);
+        }
+        if let Some(comparer) = &mut self.comparer {
+            let begin = Instant::now();
+            let others = predict(&comparer.classifier, self.gives_windows, &window, &|_| {})?;
+            let times = [time, begin.elapsed()];
+            let other_decisions: Vec<Vec<Decision<'_>>> = others.iter().map(decide).collect();
+            let both = [(&predictions[..], &decisions[..]), (&others[..], &other_decisions[..])];
+            comparer.observe(&window, self.evaluator.as_mut(), both, times)?;
         }
         fault.map_or(Ok(()), |(_, error)| Err(error))
     }
@@ -211,22 +253,23 @@ impl Pipeline {
             Some((place, anyhow!("{}: {fault}", record.origin)))
         })
     }
+}
 
-    /// The predictions for each record, in order: one, one for each window of its text, or none.
-    fn predict(&self, window: &Window, told: &WindowProgress) -> Result<Vec<Vec<Prediction>>> {
-        let progress = &self.progress;
-        // Explaining a text takes far longer than predicting it.
-        let told = Some(told).filter(|_| self.explanation.is_none());
-        let on_batch = |texts: usize| told.into_iter().for_each(|told| told.advance(texts as u64, progress));
-        let texts: Vec<TextOrPair<'_>> = window.records().filter_map(text_of).collect();
-        let predictions = match self.gives_windows {
-            true => self.classifier.predict_windows(&texts, &on_batch)?,
-            false => self.classifier.predict(&texts, &on_batch)?.into_iter().map(|one| vec![one]).collect(),
-        };
-        let mut predictions = predictions.into_iter();
-        let of_record = |record| text_of(record).and_then(|_| predictions.next()).unwrap_or_default();
-        Ok(window.records().map(of_record).collect())
-    }
+/// The predictions for each record, in order: one, one for each window of its text, or none.
+fn predict(
+    classifier: &Classifier,
+    gives_windows: bool,
+    window: &Window,
+    on_batch: &(dyn Fn(usize) + Sync),
+) -> Result<Vec<Vec<Prediction>>> {
+    let texts: Vec<TextOrPair<'_>> = window.records().filter_map(text_of).collect();
+    let predictions = match gives_windows {
+        true => classifier.predict_windows(&texts, on_batch)?,
+        false => classifier.predict(&texts, on_batch)?.into_iter().map(|one| vec![one]).collect(),
+    };
+    let mut predictions = predictions.into_iter();
+    let of_record = |record| text_of(record).and_then(|_| predictions.next()).unwrap_or_default();
+    Ok(window.records().map(of_record).collect())
 }
 
 /// A text that is explained is as much work as some fifty others, so fewer make a window.

@@ -116,6 +116,22 @@ fn is_bert_pipeline(tokenizer: &Tokenizer) -> bool {
         && matches!(tokenizer.get_model(), ModelWrapper::WordPiece(model) if model.max_input_chars_per_word <= MAX_WORD_CHARS)
 }
 
+/// Whether each ideograph is a word of its own, whatever stands beside it.
+pub(super) fn isolates_ideographs(pipeline: &Pipeline) -> bool {
+    let Pipeline::Library(tokenizer) = pipeline else { return false };
+    let normalizer = tokenizer.get_normalizer();
+    let isolates =
+        matches!(normalizer, Some(NormalizerWrapper::BertNormalizer(normalizer)) if normalizer.handle_chinese_chars);
+    isolates
+        && is_bert_pipeline(tokenizer)
+        && !pipeline.added_tokens().iter().any(|token| token.content.contains(is_ideograph))
+}
+
+/// The characters between which texts are cut: most of those that BERT's normalizer puts blanks around.
+pub(super) fn is_ideograph(c: char) -> bool {
+    matches!(c, '\u{3400}'..='\u{4dbf}' | '\u{4e00}'..='\u{9fff}')
+}
+
 /// Whether no part of the tokenizer looks across a space between two ASCII letters or digits, judging by the parts'
 /// names in tokenizer.json. An unknown part might.
 fn splits_at_spaces(tokenizer: &Tokenizer) -> bool {

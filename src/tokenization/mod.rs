@@ -76,6 +76,8 @@ pub struct Tokenization {
     prefixes: Option<Prefixes>,
     /// Whether the two sides of a space between two words can be tokenized apart.
     cuts_at_spaces: bool,
+    /// Whether one may be cut between two ideographs.
+    cuts_between_ideographs: bool,
 }
 
 impl Tokenization {
@@ -113,6 +115,7 @@ impl Tokenization {
                 TruncationDirection::Left => None,
             },
             cuts_at_spaces: windows::cuts_at_spaces(&pipeline),
+            cuts_between_ideographs: long_text::isolates_ideographs(&pipeline),
             pipeline,
         })
     }

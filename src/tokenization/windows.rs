@@ -5,6 +5,7 @@
 //! The text is tokenized piece by piece, so memory does not grow with it, and no part of it is tokenized twice but the
 //! word before each cut.
 
+use super::long_text::is_ideograph;
 use super::pipeline::Pipeline;
 use super::{failure, Encoding, Tokenization};
 use anyhow::{bail, ensure, Context, Result};
@@ -161,9 +162,10 @@ impl Tokenization {
                 Some(cut) => start = cut,
                 None => {
                     return Some(format!(
-                    "it has {} bytes from byte {start} on without a space between two words at which this tokenizer's \
-                         input could be cut, and at most {MAX_UNCUT_BYTES} are tokenized at once",
-                    text.len() - start
+                    "it has {} bytes from byte {start} on without a place at which this tokenizer's input could be cut (a \
+                         space between two words{}), and at most {MAX_UNCUT_BYTES} are tokenized at once",
+                    text.len() - start,
+                    if self.cuts_between_ideographs { ", or between two ideographs" } else { "" }
                 ))
                 }
             }
@@ -171,12 +173,15 @@ impl Tokenization {
         None
     }
 
-    /// The last place from `least` to `most` where the tokens of the text's two sides do not depend on each other: before
-    /// a space between two ASCII letters or digits, with a short word on its left.
+    /// A place from `least` to `most` where the tokens of the text's two sides do not depend on each other.
     fn cut_after(&self, text: &str, least: usize, most: usize) -> Option<usize> {
-        if !self.cuts_at_spaces {
-            return None;
-        }
+        let at_space = self.cuts_at_spaces.then(|| self.cut_at_space(text, least, most)).flatten();
+        let between = || self.cuts_between_ideographs.then(|| cut_between_ideographs(text, least, most)).flatten();
+        at_space.or_else(between)
+    }
+
+    /// The last one before a space between two ASCII letters or digits, with a short word on its left.
+    fn cut_at_space(&self, text: &str, least: usize, most: usize) -> Option<usize> {
         let bytes = text.as_bytes();
         let is_word = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_alphanumeric);
         let most = most.min(bytes.len());
@@ -200,6 +205,30 @@ pub(super) fn cuts_at_spaces(pipeline: &Pipeline) -> bool {
     let joins = |content: &str| content.trim().contains(char::is_whitespace);
     super::long_text::Prefixes::new(pipeline).is_some()
         && !pipeline.added_tokens().iter().any(|token| joins(&token.content))
+}
+
+/// The last place between two ideographs.
+fn cut_between_ideographs(text: &str, least: usize, most: usize) -> Option<usize> {
+    let [first, last] = [least, most.min(text.len())].map(|at| (at..=text.len()).find(|&at| text.is_char_boundary(at)));
+    let (first, part) = (first?, text.get(first?..last?)?);
+    let mut following = None;
+    for (place, c) in part.char_indices().rev() {
+        let ideograph = is_ideograph(c).then_some(place);
+        if let (Some(_), Some(cut)) = (ideograph, following) {
+            return Some(first + cut);
+        }
+        following = ideograph;
+    }
+    None
+}
+
+/// What the next piece starts with after a cut at `end`, to have the same on its left as in the whole text: the word before
+/// a space, and nothing before an ideograph.
+fn context_at(text: &str, end: usize) -> Range<usize> {
+    match text[end..].starts_with(is_ideograph) {
+        true => end..end,
+        false => context_of(text.as_bytes(), end),
+    }
 }
 
 /// The word that ends at `end`: from the space before it.
@@ -320,7 +349,7 @@ impl Pieces<'_> {
             self.tokenization.check_id(*id)?;
         }
         self.is_done = end == self.text.len();
-        self.context = context_of(self.text.as_bytes(), end);
+        self.context = context_at(self.text, end);
         Ok(Some(tokens))
     }
 }
@@ -371,6 +400,32 @@ mod tests {
             }
             let may_cut = !["deberta-v2-spaces", "deberta-v2-suffix"].iter().any(|name| folder.ends_with(name));
             assert_eq!(pieces > 0, may_cut, "{}", folder.display());
+        }
+    }
+
+    /// Texts without spaces, as Chinese and Japanese ones are: a tokenizer that takes each ideograph for a word can take
+    /// them in pieces too.
+    #[test]
+    fn texts_without_spaces_are_cut_between_ideographs() {
+        const PARTS: [&str; 12] =
+            ["漢", "東京", "港区", "㐀", "、", "。", "カタカナ", "é", "e\u{301}", "x", "が", "\u{20000}"];
+        let mut random = Random::new(12);
+        for (folder, tokenization) in tokenizations() {
+            let mut pieces = 0;
+            for _ in 0..20 {
+                let text: String = (0..400).map(|_| PARTS[random.below(PARTS.len())]).collect();
+                let of = |piece_bytes| {
+                    let windows = tokenization.windows_of_pieces(&text, 30, 7, piece_bytes);
+                    windows.collect::<Result<Vec<_>>>().unwrap()
+                };
+                assert_eq!(of(100), of(usize::MAX / 2), "{}: {text:?}", folder.display());
+                pieces += usize::from(tokenization.cut_after(&text, 1, 400).is_some());
+            }
+            // That of "distilbert-left" does not.
+            let is_bert = ["bert", "electra-cased", "mpnet"].iter().any(|name| folder.ends_with(name));
+            assert_eq!(pieces > 0, is_bert, "{}", folder.display());
+            let long = "漢字".repeat(MAX_UNCUT_BYTES / 4);
+            assert_eq!(tokenization.refuses_windows(&long).is_none(), is_bert);
         }
     }
 

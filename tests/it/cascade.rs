@@ -319,6 +319,7 @@ fn what_needs_scores_or_several_passes_is_refused() {
         (&["--min-score", "0.5"], "--min-score"),
         (&["--threshold", "0.5"], "--threshold"),
         (&["--score-function", "none"], "--score-function"),
+        (&["--calibration", "calibration.json"], "--calibration"),
         (&["--zero-shot", "a,b"], "--zero-shot"),
         (&["--long-text", "mean"], "--long-text"),
         (&["--windows"], "--windows"),

@@ -1,17 +1,21 @@
-//! Compares the metrics of an evaluation to scikit-learn's and scipy's, on the same predictions.
+//! Compares the metrics of an evaluation and its calibration to scikit-learn's and scipy's, on the same predictions.
 
 use agnews::checkpoint::config::ScoreFunction;
 use agnews::evaluation::against::Agreement;
+use agnews::evaluation::calibration::Fitted;
 use agnews::evaluation::classes::Metrics;
+use agnews::evaluation::sample::Sample;
 use agnews::evaluation::shares::PerLabel;
+use agnews::evaluation::view::{Figure, Value as FigureValue};
 use agnews::evaluation::worst::EvaluatedText;
 use agnews::evaluation::{self, Evaluation};
-use agnews::prediction::{Extent, Prediction, ScoredLabel};
+use agnews::prediction::{Extent, Prediction, Problem, ScoredLabel};
 use serde_json::Value;
 
 const PREDICTIONS: &str = include_str!("../fixtures/evaluation/predictions.jsonl");
 const LABEL_SETS: &str = include_str!("../fixtures/evaluation/label_sets.jsonl");
 const VALUES: &str = include_str!("../fixtures/evaluation/values.jsonl");
+const LOGITS: &str = include_str!("../fixtures/evaluation/logits.jsonl");
 const EXPECTED: &str = include_str!("../fixtures/evaluation/expected.json");
 
 const TEXT: EvaluatedText<'static> = EvaluatedText { file: &"a.csv", line: 1, text: "" };
@@ -23,7 +27,7 @@ const FLOAT32_TOLERANCE: f64 = 1e-6;
 
 fn prediction(scores: &[f32]) -> Prediction {
     let mut ranking: Vec<ScoredLabel> =
-        scores.iter().enumerate().map(|(label_id, &score)| ScoredLabel { label_id, score }).collect();
+        scores.iter().enumerate().map(|(label_id, &score)| ScoredLabel { label_id, score, logit: score }).collect();
     ranking.sort_by(|a, b| b.score.total_cmp(&a.score));
     Prediction { ranking, extent: Extent::Whole }
 }
@@ -111,9 +115,9 @@ fn metrics_equal_scikit_learns() {
         let log_loss = metrics.log_loss.unwrap();
         close("log loss", log_loss, &expected["log_loss"]);
         assert_close(case, "log loss of float32", log_loss, &expected["log_loss_float32"], FLOAT32_TOLERANCE);
-        let error = metrics.calibration.as_ref().unwrap().expected_error.unwrap();
+        let error = metrics.reliability.as_ref().unwrap().expected_error.unwrap();
         close("expected calibration error", error, &expected["expected_calibration_error"]);
-        for (place, bin) in metrics.calibration.as_ref().unwrap().bins.iter().enumerate() {
+        for (place, bin) in metrics.reliability.as_ref().unwrap().bins.iter().enumerate() {
             assert_eq!(bin.count, expected["bin_counts"][place].as_u64().unwrap(), "{case}: bin {place}");
         }
     }
@@ -192,5 +196,102 @@ fn mcnemars_test_is_that_of_scipys_distributions() {
         // Relative: some are far below any absolute tolerance.
         let p_value = case["p_value"].as_f64().unwrap();
         assert!((test.p_value - p_value).abs() <= TOLERANCE * p_value, "{case}: {}", test.p_value);
+    }
+}
+
+fn share_of(figures: &[Figure], key: &str) -> f64 {
+    match figures.iter().find(|figure| figure.key == key).unwrap_or_else(|| panic!("no {key}")).value {
+        FigureValue::Number(number) | FigureValue::Share(number) => number.unwrap(),
+        FigureValue::Estimate(share) => share.unwrap().value,
+        FigureValue::MinScore(score) => score.unwrap().into(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_minimum_score_is_that_of_trying_all_with_scipys_intervals() {
+    let expected: Value = serde_json::from_str(EXPECTED).unwrap();
+    let mut found = 0;
+    for (case, targets) in expected["min_scores"].as_object().unwrap() {
+        for expected in targets.as_array().unwrap() {
+            let classes = texts(PREDICTIONS, case)[0].1.len();
+            let mut evaluation = Evaluation::of_classes(&names(classes), 0, ScoreFunction::Softmax);
+            evaluation.seek_precision(expected["target"].as_f64().unwrap());
+            for (gold, scores) in texts(PREDICTIONS, case) {
+                let prediction = prediction(&scores);
+                evaluation.observe(TEXT, &gold, &prediction, &[prediction.best().label_id]).unwrap();
+            }
+            let figures = evaluation.view().figures;
+            let Some(wanted) = expected["found"].as_array() else {
+                assert!(figures.iter().any(|figure| figure.value == FigureValue::MinScore(None)), "{case}: {expected}");
+                continue;
+            };
+            found += 1;
+            let [score, coverage, precision, low, high] = &wanted[..] else { panic!("{expected}") };
+            assert_close(case, "score", share_of(&figures, "min_score"), score, 0.0);
+            assert_close(case, "coverage", share_of(&figures, "min_score_coverage"), coverage, TOLERANCE);
+            let interval = figures.iter().find(|figure| figure.key == "min_score_precision").unwrap();
+            let FigureValue::Estimate(Some(interval)) = interval.value else { panic!("{interval:?}") };
+            for (ours, theirs) in [(interval.value, precision), (interval.low, low), (interval.high, high)] {
+                assert_close(case, "precision", ours, theirs, TOLERANCE);
+            }
+        }
+    }
+    assert!(found >= 6, "{found}");
+}
+
+/// F1 of one label with a threshold.
+fn f1(scored: &[(f32, bool)], threshold: f32) -> f64 {
+    let given = scored.iter().filter(|(score, _)| *score >= threshold).count();
+    let hits = scored.iter().filter(|(score, has)| *score >= threshold && *has).count();
+    (2 * hits) as f64 / (given + scored.iter().filter(|(_, has)| *has).count()) as f64
+}
+
+#[test]
+fn a_calibration_is_that_of_scipy_and_scikit_learn() {
+    let expected: Value = serde_json::from_str(EXPECTED).unwrap();
+    let cases = expected["logits"].as_object().unwrap();
+    assert!(cases.len() >= 4, "{} cases", cases.len());
+    for (case, expected) in cases {
+        let labels = expected["labels"].as_u64().unwrap() as usize;
+        let is_several = expected["best_f1"].is_array();
+        let function = if is_several { ScoreFunction::Sigmoid } else { ScoreFunction::Softmax };
+        let mut sample = Sample::new(labels);
+        for (gold, logits) in texts(LOGITS, case) {
+            let gold: Value = serde_json::from_str(&gold).unwrap();
+            let ids = gold.as_array().cloned().unwrap_or_else(|| vec![gold]);
+            let ids: Vec<usize> = ids.iter().map(|id| id.as_u64().unwrap() as usize).collect();
+            sample.push(&Prediction::from_logits(&logits, function, Extent::Whole), &ids);
+        }
+        let problem = if is_several { Problem::MultiLabel } else { Problem::SingleLabel };
+        let fitted = Fitted::new(&sample, &names(labels), problem).unwrap();
+        let temperature = fitted.parameters.temperature;
+        let relative = 1e-12 * temperature;
+        assert_close(case, "temperature", temperature, &expected["temperature"], relative);
+        for (figures, expected) in [(&fitted.before, &expected["before"]), (&fitted.after, &expected["after"])] {
+            for (key, theirs) in expected.as_object().unwrap() {
+                assert_close(case, key, share_of(figures, key), theirs, 1e-7);
+            }
+        }
+        if !is_several {
+            // Its minimum is one of the values of a function that is flat there.
+            let theirs = &expected["temperature_of_scikit_learn"];
+            assert_close(case, "temperature", temperature, theirs, 1e-6 * temperature);
+            assert_eq!(fitted.parameters.thresholds, None);
+            continue;
+        }
+        for (id, threshold) in fitted.parameters.thresholds.unwrap().into_iter().enumerate() {
+            let scored: Vec<(f32, bool)> = (0..sample.len())
+                .map(|text| {
+                    let (logits, gold) = sample.text(text);
+                    let prediction = Prediction::from_logits(&logits[id..=id], function, Extent::Whole);
+                    (prediction.at_temperature(temperature, function).best().score, gold[id])
+                })
+                .collect();
+            match expected["best_f1"][id].is_null() {
+                true => assert_eq!(threshold, 0.5, "{case}: label {id}"),
+                false => assert_close(case, "F1", f1(&scored, threshold), &expected["best_f1"][id], TOLERANCE),
+            }
+        }
     }
 }

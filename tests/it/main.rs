@@ -25,4 +25,5 @@ mod reader_fuzz;
 mod readme;
 mod structured;
 mod tokenizers;
+mod trust;
 mod weights;

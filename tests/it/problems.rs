@@ -7,13 +7,13 @@ use std::fs;
 use std::path::PathBuf;
 
 /// A checkpoint in its own folder.
-struct Model {
+pub struct Model {
     folder: tempfile::TempDir,
 }
 
 impl Model {
     /// The three-label fixture, with `changes` applied to its config.json.
-    fn of_three_labels(changes: &[(&str, Value)]) -> Model {
+    pub fn of_three_labels(changes: &[(&str, Value)]) -> Model {
         let folder = tempfile::tempdir().unwrap();
         for name in ["model.safetensors", "vocab.txt", "tokenizer_config.json"] {
             fs::copy(fixture("tiny").join(name), folder.path().join(name)).unwrap();
@@ -22,7 +22,7 @@ impl Model {
     }
 
     /// A fixture with one output, and a vocabulary of letters.
-    fn of_one_output(changes: &[(&str, Value)]) -> Model {
+    pub fn of_one_output(changes: &[(&str, Value)]) -> Model {
         let folder = tempfile::tempdir().unwrap();
         let source = fixture("families/bert-one-output");
         fs::copy(source.join("model.safetensors"), folder.path().join("model.safetensors")).unwrap();
@@ -44,11 +44,11 @@ impl Model {
         self
     }
 
-    fn agnews(&self) -> Agnews {
+    pub fn agnews(&self) -> Agnews {
         agnews().arg("-m").arg(self.folder.path()).args(["--dtype", "f32"])
     }
 
-    fn write(&self, name: &str, content: &str) -> PathBuf {
+    pub fn write(&self, name: &str, content: &str) -> PathBuf {
         let path = self.folder.path().join(name);
         fs::write(&path, content).unwrap();
         path
@@ -61,7 +61,7 @@ impl Model {
     }
 }
 
-fn id2label(names: [&str; 3]) -> (&'static str, Value) {
+pub fn id2label(names: [&str; 3]) -> (&'static str, Value) {
     ("id2label", json!({"0": names[0], "1": names[1], "2": names[2]}))
 }
 

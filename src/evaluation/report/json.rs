@@ -30,6 +30,10 @@
 //! | `confusion_matrix` | rows by gold label, columns by predicted label, counts; `null` above 1000 classes |
 //! | `calibration_bins` | lowest first: `low` (exclusive), `high` (inclusive), `count`, `mean_score`, `accuracy` |
 //!
+//! If a precision was wished for: `target_precision`, and `min_score`, the lowest score with which a text gets its label so
+//! that the lower bound of the precision is not below it, with `min_score_coverage` and `min_score_precision` (`value`,
+//! `low`, `high`) on these texts; all three `null` if there is no such score.
+//!
 //! With a set of labels per text: `micro_f1`, `macro_f1`, `subset_accuracy`, `hamming_loss`, `classes`, `micro_average`,
 //! `macro_average`. With a number per text: `pearson`, `spearman`, `mean_squared_error`.
 
@@ -41,13 +45,8 @@ use serde_json::{json, Map, Value};
 
 /// The report, with a trailing line break.
 pub(super) fn render(view: &View, about: &About) -> String {
-    let mut report = Map::new();
-    for (key, _, value) in about.facts() {
-        report.insert(key.to_owned(), if value.is_empty() { Value::Null } else { value.into() });
-    }
-    for figure in &view.figures {
-        report.insert(figure.key.to_owned(), number(&figure.value));
-    }
+    let mut report = about.as_json();
+    report.extend(figures(&view.figures));
     for table in [view.labels_table.clone(), view.mistakes.clone(), view.bins_table()].iter().flatten() {
         let rows = table.rows.iter().map(|row| object(view, table.columns, row));
         report.insert(table.key.to_owned(), rows.collect());
@@ -64,6 +63,11 @@ pub(super) fn render(view: &View, about: &About) -> String {
         report.insert("against".to_owned(), against(view, comparison));
     }
     format!("{:#}\n", Value::Object(report))
+}
+
+/// Each figure by its key.
+pub(super) fn figures(figures: &[crate::evaluation::view::Figure]) -> Map<String, Value> {
+    figures.iter().map(|figure| (figure.key.to_owned(), number(&figure.value))).collect()
 }
 
 fn against(view: &View, comparison: &Comparison) -> Value {
@@ -125,6 +129,7 @@ fn number(value: &Figure) -> Value {
             "low": share.map(|share| share.low),
             "high": share.map(|share| share.high),
         }),
+        Figure::MinScore(score) => json!(score),
         Figure::LeftOut(counts) => {
             counts.reasons().into_iter().map(|(key, _, count)| (key.to_owned(), json!(count))).collect()
         }

@@ -7,7 +7,7 @@ mod picture;
 mod reliability;
 mod width;
 
-use super::view::View;
+use super::view::{Figure, View};
 use anyhow::{bail, Result};
 use std::path::Path;
 
@@ -37,6 +37,12 @@ impl About {
         }
     }
 
+    /// The facts for machines; `null` for those that are not known.
+    pub(super) fn as_json(&self) -> serde_json::Map<String, serde_json::Value> {
+        let value = |value: &str| if value.is_empty() { serde_json::Value::Null } else { value.into() };
+        self.facts().into_iter().map(|(key, _, fact)| (key.to_owned(), value(fact))).collect()
+    }
+
     /// Key, name and value of each fact, with the program's version last.
     fn facts(&self) -> [(&'static str, &'static str, &str); 7] {
         [
@@ -49,6 +55,11 @@ impl About {
             ("agnews", "agnews", env!("CARGO_PKG_VERSION")),
         ]
     }
+}
+
+/// Figures for machines, each by its key.
+pub(super) fn figures_as_json(figures: &[Figure]) -> serde_json::Map<String, serde_json::Value> {
+    json::figures(figures)
 }
 
 /// The formats of a report.

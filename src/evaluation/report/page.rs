@@ -4,7 +4,7 @@
 use super::matrix::{self, MATRIX_CLASSES};
 use super::{reliability, About};
 use crate::evaluation::against::{Comparison, Difference};
-use crate::evaluation::calibration::Bin;
+use crate::evaluation::reliability::Bin;
 use crate::evaluation::view::{plain, Table, Value, View};
 use crate::evaluation::worst::Mistake;
 use crate::theme;

@@ -6,7 +6,7 @@
 
 use super::picture::{line, rect, text, Panel};
 use super::width::text_width;
-use crate::evaluation::calibration::Bin;
+use crate::evaluation::reliability::Bin;
 use crate::evaluation::view::percent;
 use maud::{html, Markup};
 

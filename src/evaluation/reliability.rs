@@ -1,6 +1,6 @@
-//! Calibration: whether top scores match how often they are right, in bins.
+//! Whether top scores match how often they are right, in bins.
 
-/// The bins of the reliability diagram and of the expected calibration error, as in Guo et al. 2017.
+/// The bins of the reliability diagram, and of the expected calibration error, as in Guo et al. 2017.
 pub const BINS: usize = 15;
 
 /// The sums of each bin.
@@ -16,7 +16,7 @@ struct BinSums {
 
 /// Top scores compared to how often they were right.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Calibration {
+pub struct Reliability {
     /// Expected calibration error: the mean over texts of |accuracy - mean score| of the text's bin. `None`: nothing
     /// evaluated.
     pub expected_error: Option<f64>,
@@ -55,7 +55,7 @@ impl Sums {
 
     /// ECE = sum over bins of (count / n) |accuracy - mean score|: Guo, Pleiss, Sun, Weinberger, "On Calibration of
     /// Modern Neural Networks", ICML 2017, equation 3, with their 15 bins, closed on the right.
-    pub(super) fn calibration(&self) -> Calibration {
+    pub(super) fn reliability(&self) -> Reliability {
         let total: u64 = self.0.iter().map(|bin| bin.count).sum();
         let gaps: f64 = self.0.iter().map(|bin| (bin.correct as f64 - bin.score_sum).abs()).sum();
         let edge = |place: usize| place as f64 / BINS as f64;
@@ -70,7 +70,7 @@ impl Sums {
             }
         };
         let bins = self.0.iter().enumerate().map(bin).collect();
-        Calibration { expected_error: (total > 0).then(|| gaps / total as f64), bins }
+        Reliability { expected_error: (total > 0).then(|| gaps / total as f64), bins }
     }
 }
 
