@@ -22,6 +22,8 @@ mod program;
 #[path = "../../src/fuzzing/random.rs"]
 mod random;
 mod reader_fuzz;
+// The examples are lines for a Unix shell.
+#[cfg(unix)]
 mod readme;
 mod structured;
 mod tokenizers;

@@ -5,8 +5,13 @@ use std::io::{self, ErrorKind};
 
 #[cfg(unix)]
 pub(super) use std::os::unix::fs::symlink;
+
+/// Wine reports success without making a link.
 #[cfg(windows)]
-pub(super) use std::os::windows::fs::symlink_file as symlink;
+pub(super) fn symlink(target: &std::path::Path, link: &std::path::Path) -> io::Result<()> {
+    std::os::windows::fs::symlink_file(target, link)?;
+    link.symlink_metadata().map(drop).map_err(|_| ErrorKind::Unsupported.into())
+}
 
 /// Whether the file system does not support locks or links: `ENOLCK`, `ENOSYS`, `ENOTSUP` and `EOPNOTSUPP` by their
 /// numbers on Linux and macOS, `EPERM` for links on FAT and similar, and on Windows the missing privilege for links.
