@@ -7,6 +7,11 @@ use agnews::run::{print, run, OutputError};
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
+/// musl's own allocator makes the program take 1.8 times as long.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// How the program exits.
 enum Exit {
     /// Every text has been classified, or the reader of our output had enough.
