@@ -74,6 +74,9 @@ pub(super) struct Line<'a> {
 /// Takes one line; an error ends the reading.
 pub(super) type EachLine<'a> = dyn FnMut(Line<'_>) -> Result<()> + 'a;
 
+/// The most bytes whose allocation outlives the line that they held.
+const KEPT_BYTES: usize = 1 << 20;
+
 /// Splits a stream that is fed piece by piece.
 pub(super) struct LineSplitter {
     separator: Separator,
@@ -106,8 +109,9 @@ impl LineSplitter {
                 self.hold(rest);
                 let mut line = std::mem::take(&mut self.partial);
                 self.give(&line, each)?;
-                // Its allocation serves the next partial line.
+                // Its allocation serves the next partial line, unless it would hold as much as the longest line for good.
                 line.clear();
+                line.shrink_to(KEPT_BYTES);
                 self.partial = line;
             }
         }
