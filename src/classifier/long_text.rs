@@ -16,6 +16,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Tokens that are cut into batches together: some 680 batches for a CPU, so that all threads are busy to the end.
 const GROUP_TOKENS: usize = 1 << 18;
 
+/// The first group has as many, and each further one up to twice as many, so that the first windows come at once.
+const FIRST_GROUP_TOKENS: usize = 1 << 14;
+
 /// What happens to texts longer than the model takes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LongTextOptions {
@@ -92,22 +95,22 @@ impl Classifier {
         self.long_text.as_ref().and_then(|_| self.tokenization.refuses_windows(text))
     }
 
-    /// The predictions for each text, in order: one for each of its windows, in the order of the text.
+    /// Gives `take` a prediction for each window of each text, in order, with the place of the text in `texts`: soon, for
+    /// a text may have more windows than are classified in an hour.
     ///
     /// # Errors
-    /// As [`Classifier::classify`], for a pair, for a text that [`Classifier::refusal`] refuses, and if the classifier
-    /// truncates long texts.
+    /// As [`Classifier::classify`], for a pair, for a text that [`Classifier::refusal`] refuses, if the classifier
+    /// truncates long texts, and what `take` returns.
     pub fn predict_windows(
         &self,
         texts: &[TextOrPair<'_>],
         on_batch: &(dyn Fn(usize) + Sync),
-    ) -> Result<Vec<Vec<Prediction>>> {
+        take: &mut dyn FnMut(usize, Prediction) -> Result<()>,
+    ) -> Result<()> {
         let Some(windowing) = &self.long_text else { bail!("this classifier truncates long texts") };
-        let mut predictions = vec![Vec::new(); texts.len()];
         self.each_window(windowing, texts, on_batch, &mut |Classified { text, window, rows }| {
-            predictions[text].push(self.prediction_of(&rows, Extent::Window(window.range)));
-        })?;
-        Ok(predictions)
+            take(text, self.prediction_of(&rows, Extent::Window(window.range)))
+        })
     }
 
     pub(super) fn pooled_logits(
@@ -117,7 +120,10 @@ impl Classifier {
         on_batch: &(dyn Fn(usize) + Sync),
     ) -> Result<Vec<TextLogits>> {
         let mut pools: Vec<Pool> = texts.iter().map(|_| Pool::new(windowing.how)).collect();
-        self.each_window(windowing, texts, on_batch, &mut |classified| pools[classified.text].add(&classified.rows))?;
+        self.each_window(windowing, texts, on_batch, &mut |classified| {
+            pools[classified.text].add(&classified.rows);
+            Ok(())
+        })?;
         let logits = |pool: Pool| {
             let extent = if pool.windows > 1 { Extent::Pooled(pool.windows) } else { Extent::Whole };
             TextLogits { rows: pool.rows(), extent }
@@ -131,19 +137,19 @@ impl Classifier {
         windowing: &Windowing,
         texts: &[TextOrPair<'_>],
         on_batch: &(dyn Fn(usize) + Sync),
-        take: &mut dyn FnMut(Classified),
+        take: &mut dyn FnMut(Classified) -> Result<()>,
     ) -> Result<()> {
         let streams = texts.par_iter().map(|text| self.prepared(windowing, *text));
         let streams: Vec<Windows<'_>> = streams.collect::<Result<_>>()?;
-        let (mut group, mut tokens) = (Vec::new(), 0);
+        let (mut group, mut tokens, mut most) = (Vec::new(), 0, FIRST_GROUP_TOKENS);
         for (text, stream) in streams.into_iter().enumerate() {
             for window in stream {
                 let window = window?;
                 tokens += windowing.frames.iter().map(|frame| frame.len() + window.token_ids.len()).sum::<usize>();
                 group.push((text, window));
-                if tokens >= GROUP_TOKENS {
+                if tokens >= most {
                     self.group(windowing, std::mem::take(&mut group), on_batch, take)?;
-                    tokens = 0;
+                    (tokens, most) = (0, (2 * most).min(GROUP_TOKENS));
                 }
             }
         }
@@ -162,7 +168,7 @@ impl Classifier {
         windowing: &Windowing,
         group: Vec<(usize, TextWindow)>,
         on_batch: &(dyn Fn(usize) + Sync),
-        take: &mut dyn FnMut(Classified),
+        take: &mut dyn FnMut(Classified) -> Result<()>,
     ) -> Result<()> {
         let frames = &windowing.frames;
         let encodings = group.iter().flat_map(|(_, window)| frames.iter().map(|it| it.encode(&window.token_ids)));
@@ -176,7 +182,7 @@ impl Classifier {
         })?;
         let mut logits = logits.into_iter();
         for (text, window) in group {
-            take(Classified { text, window, rows: logits.by_ref().take(frames.len()).collect() });
+            take(Classified { text, window, rows: logits.by_ref().take(frames.len()).collect() })?;
         }
         Ok(())
     }

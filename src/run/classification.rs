@@ -136,7 +136,11 @@ impl Pipeline {
             let told = self.progress.window(window.len() as u64, window.bytes);
             told.advance(done as u64, &self.progress);
             window.drop_first(done);
+            let long = if self.gives_windows { window.split_long() } else { None };
             self.one_window(window, &told)?;
+            if let Some(long) = long {
+                self.one_window(long, &told)?;
+            }
             told.finish(&self.progress);
         }
         Ok(())
@@ -181,10 +185,14 @@ impl Pipeline {
         // Explaining a text takes far longer than predicting it.
         let told_now = Some(told).filter(|_| self.explanation.is_none());
         let on_batch = |texts: usize| told_now.into_iter().for_each(|told| told.advance(texts as u64, progress));
-        let predictions = predict(&self.classifier, self.gives_windows, &window, &on_batch)?;
+        let ahead = match self.gives_windows && window.len() == 1 {
+            true => Some(Ahead { window: &window, decider: &self.decider, records: &mut self.records, written: 0 }),
+            false => None,
+        };
+        let (predictions, written) = predict(&self.classifier, self.gives_windows, &window, &on_batch, ahead)?;
         let time = begin.elapsed();
         let decider = &self.decider;
-        let decide = |of_one: &Vec<Prediction>| of_one.iter().map(|one| decider.decide(one)).collect();
+        let decide = |of_one: &Vec<Prediction>| of_one.iter().skip(written).map(|one| decider.decide(one)).collect();
         let mut decisions: Vec<Vec<Decision<'_>>> = predictions.iter().map(decide).collect();
         if let Some(options) = self.explanation {
             self.explain(options, &window, &mut decisions, told)?;
@@ -205,7 +213,7 @@ impl Pipeline {
         }
         if let Some(comparer) = &mut self.comparer {
             let begin = Instant::now();
-            let others = predict(&comparer.classifier, self.gives_windows, &window, &|_| {})?;
+            let (others, _) = predict(&comparer.classifier, self.gives_windows, &window, &|_| {}, None)?;
             let times = [time, begin.elapsed()];
             let other_decisions: Vec<Vec<Decision<'_>>> = others.iter().map(decide).collect();
             let both = [(&predictions[..], &decisions[..]), (&others[..], &other_decisions[..])];
@@ -255,21 +263,55 @@ impl Pipeline {
     }
 }
 
-/// The predictions for each record, in order: one, one for each window of its text, or none.
+/// Writes the records of a lone text's windows while others are still to be classified.
+struct Ahead<'a> {
+    window: &'a Window,
+    decider: &'a Decider,
+    records: &'a mut RecordWriter,
+    /// How many have been written.
+    written: usize,
+}
+
+impl Ahead<'_> {
+    /// Windows whose records are written together.
+    const TOGETHER: usize = 16;
+
+    /// All but the last of `predictions`, if these are many: a text whose records have all been written would seem blank.
+    fn write(&mut self, predictions: &[Prediction]) -> Result<()> {
+        let end = predictions.len() - 1;
+        if end - self.written < Ahead::TOGETHER {
+            return Ok(());
+        }
+        let decisions = predictions[self.written..end].iter().map(|one| self.decider.decide(one)).collect();
+        self.written = end;
+        self.records.write_ahead(self.window, decisions)
+    }
+}
+
+/// The predictions for each record, in order: one, one for each window of its text, or none. And how many of them have
+/// been written.
 fn predict(
     classifier: &Classifier,
     gives_windows: bool,
     window: &Window,
     on_batch: &(dyn Fn(usize) + Sync),
-) -> Result<Vec<Vec<Prediction>>> {
+    mut ahead: Option<Ahead<'_>>,
+) -> Result<(Vec<Vec<Prediction>>, usize)> {
     let texts: Vec<TextOrPair<'_>> = window.records().filter_map(text_of).collect();
     let predictions = match gives_windows {
-        true => classifier.predict_windows(&texts, on_batch)?,
+        true => {
+            let mut predictions = vec![Vec::new(); texts.len()];
+            classifier.predict_windows(&texts, on_batch, &mut |text, prediction| {
+                predictions[text].push(prediction);
+                ahead.as_mut().map_or(Ok(()), |ahead| ahead.write(&predictions[text]))
+            })?;
+            predictions
+        }
         false => classifier.predict(&texts, on_batch)?.into_iter().map(|one| vec![one]).collect(),
     };
     let mut predictions = predictions.into_iter();
     let of_record = |record| text_of(record).and_then(|_| predictions.next()).unwrap_or_default();
-    Ok(window.records().map(of_record).collect())
+    Ok((window.records().map(of_record).collect(), ahead.map_or(0, |ahead| ahead.written)))
 }
 
 /// A text that is explained is as much work as some fifty others, so fewer make a window.

@@ -138,6 +138,26 @@ impl RecordWriter {
         self.commit(memory)
     }
 
+    /// Writes some of the records of the only text in the window, before [`RecordWriter::write`] writes the last. In a
+    /// file they count with that one only.
+    ///
+    /// # Errors
+    /// As [`RecordWriter::write`].
+    pub(super) fn write_ahead(&mut self, window: &Window, decisions: Vec<Decision<'_>>) -> Result<()> {
+        for part in &window.parts {
+            self.begin(part)?;
+            for (record, decision) in
+                part.records.iter().flat_map(|record| decisions.iter().map(move |it| (record, it)))
+            {
+                self.format.record(&mut self.buffer, Row { record, decision: Some(decision) }).expect(TO_MEMORY);
+            }
+        }
+        match self.output {
+            Output::File(_) => Ok(()),
+            Output::Stdout | Output::Nowhere => self.commit(None),
+        }
+    }
+
     fn begin(&mut self, part: &Part) -> Result<()> {
         if self.schema.as_ref().is_some_and(|schema| Arc::ptr_eq(schema, &part.schema)) {
             return Ok(());

@@ -29,6 +29,9 @@ impl Default for WindowLimits {
     }
 }
 
+/// A text of as many bytes has some hundred windows of the models' usual length.
+const LONG_BYTES: usize = 256 << 10;
+
 /// Records that go through the classifier together.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Window {
@@ -66,6 +69,18 @@ impl Window {
     /// Whether there is no record; a schema may be told all the same.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Takes the last record out if its text is long and there are others: what a long text takes, these need not wait for.
+    pub fn split_long(&mut self) -> Option<Window> {
+        let part = self.parts.last()?;
+        let is_long = part.records.last()?.content.text().len() >= LONG_BYTES;
+        if !is_long || self.len() == 1 {
+            return None;
+        }
+        let part = self.parts.last_mut()?;
+        let last = part.records.split_off(part.records.len() - 1);
+        Some(Window { parts: vec![Part { schema: part.schema.clone(), records: last }], bytes: 0 })
     }
 
     /// Keeps the first `count` records.

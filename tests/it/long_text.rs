@@ -75,6 +75,25 @@ fn windows_tell_their_range_and_their_text() {
     assert_eq!(end, TEXT.chars().count());
 }
 
+/// Its records go to standard output before all are known, to a file at once.
+#[test]
+fn the_windows_of_a_very_long_text_are_the_same_wherever_they_go() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, output) = (folder.path().join("in.txt"), folder.path().join("out.jsonl"));
+    // A word of 200 letters is one token: many windows, and little to compute.
+    let long: Vec<String> = (0..1400).map(|word| format!("{word:0>200}")).collect();
+    std::fs::write(&input, format!("short\n{}\n\nshort again\n", long.join(" "))).unwrap();
+    let run = || builtin().args(["--max-length", "12", "--windows", "-n", "-f"]).arg(&input);
+    let windows = records(run());
+    let of_line = |line: u64| windows.iter().filter(|window| window["line"] == line).collect::<Vec<_>>();
+    assert_eq!([1, 2, 3, 4].map(|line| of_line(line).len()), [1, 140, 1, 1]);
+    assert!(windows.iter().map(|window| window["line"].as_u64()).is_sorted(), "{windows:?}");
+    assert!(of_line(2).iter().enumerate().all(|(place, window)| window["start"] == place * 2010), "{windows:?}");
+    run().arg("-o").arg(&output).run().success();
+    let in_file = std::fs::read_to_string(&output).unwrap();
+    assert_eq!(in_file.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>(), windows);
+}
+
 #[test]
 fn tables_have_columns_for_the_range() {
     let table =
