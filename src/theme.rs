@@ -140,16 +140,20 @@ pub(crate) fn page_style() -> String {
     )
 }
 
-/// A text on one line: control characters, which could control a terminal, and characters not allowed in XML become
-/// `�`.
+/// A text on one line, in which nothing acts on what shows it.
 pub(crate) fn plain(text: &str) -> String {
-    let character = |c: char| match c {
+    text.chars().map(plain_char).collect()
+}
+
+/// `�` for control characters, which could control a terminal, for characters not allowed in XML, and for the two
+/// overrides of direction, with which letters would be shown in another order than the model reads them.
+pub(crate) fn plain_char(c: char) -> char {
+    match c {
         '\t' | '\n' | '\r' => ' ',
-        '\u{fffe}' | '\u{ffff}' => char::REPLACEMENT_CHARACTER,
+        '\u{fffe}' | '\u{ffff}' | '\u{202d}' | '\u{202e}' => char::REPLACEMENT_CHARACTER,
         c if c.is_control() => char::REPLACEMENT_CHARACTER,
         c => c,
-    };
-    text.chars().map(character).collect()
+    }
 }
 
 fn page_rules(theme: &Theme) -> String {

@@ -394,7 +394,7 @@ mod tests {
 
     #[test]
     fn a_name_cannot_steer_the_terminal_or_break_markup() {
-        assert_eq!(plain("a\x1b[2Jb\nc\0\u{ffff}\u{85}é"), "a�[2Jb c���é");
+        assert_eq!(plain("a\x1b[2Jb\nc\0\u{ffff}\u{85}é\u{202e}f\u{202c}"), "a�[2Jb c���é�f\u{202c}");
     }
 
     #[test]

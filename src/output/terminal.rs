@@ -1,5 +1,6 @@
 //! What the terminal can show, and texts that fit it.
 
+use crate::theme::plain_char;
 use anstyle::Style;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
@@ -27,10 +28,9 @@ impl TerminalStyle {
 
 /// The start of a text that fits `width` cells, with nothing in it that a terminal would act on.
 pub(super) fn shortened(text: &str, width: usize) -> String {
-    let clean = |c: char| if c.is_control() { ' ' } else { c };
     let mut shown = String::new();
     let mut used = 0;
-    for c in text.chars().map(clean) {
+    for c in text.chars().map(plain_char) {
         used += c.width().unwrap_or(0);
         if used > width {
             while shown.width() + 1 > width && shown.pop().is_some() {}
