@@ -16,6 +16,8 @@ const WIDEST: f64 = 1240.0;
 const BETWEEN_PANELS: f64 = 48.0;
 /// Minimum width, which leaves space for the names of the model and the data.
 const NARROWEST: f64 = 420.0;
+/// The most lines that one fact takes, for commands that name many files.
+const MOST_PARTS: usize = 4;
 
 /// A part of the picture with its size in pixels; its origin is its upper left corner.
 pub(super) struct Panel {
@@ -27,13 +29,10 @@ pub(super) struct Panel {
 /// The whole file.
 pub(super) fn render(view: &View, about: &About) -> String {
     let panels = place(panels(view));
-    let lines = lines(view, about);
-    let width = panels
-        .iter()
-        .map(|(x, _, panel)| x + panel.width)
-        .chain(lines.iter().map(|(line, _)| text_width(line, LINE_SIZE).min(WIDEST)))
-        .fold(NARROWEST, f64::max)
-        .ceil();
+    let width = panels.iter().map(|(x, _, panel)| x + panel.width).fold(NARROWEST, f64::max).ceil();
+    let parts =
+        |(line, class): (String, &'static str)| wrapped(&line, width).into_iter().map(move |part| (part, class));
+    let lines: Vec<_> = lines(view, about).into_iter().flat_map(parts).collect();
     let panels_top = MARGIN + TITLE_SIZE + lines.len() as f64 * LINE_HEIGHT + 28.0;
     let panels_height = panels.iter().map(|(_, y, panel)| y + panel.height).fold(0.0, f64::max);
     let (full_width, full_height) = (width + 2.0 * MARGIN, (panels_top + panels_height + MARGIN).ceil());
@@ -54,7 +53,7 @@ pub(super) fn render(view: &View, about: &About) -> String {
             }
             @for (place, (line, class)) in lines.iter().enumerate() {
                 @let baseline = MARGIN + TITLE_SIZE + 4.0 + (place as f64 + 1.0) * LINE_HEIGHT;
-                (text(class, "start", MARGIN, baseline, LINE_SIZE, &fit(line, width, LINE_SIZE)))
+                (text(class, "start", MARGIN, baseline, LINE_SIZE, line))
             }
             @for (x, y, panel) in &panels {
                 g transform=(format!("translate({} {})", MARGIN + x, panels_top + y)) { (panel.body) }
@@ -100,10 +99,26 @@ fn lines(view: &View, about: &About) -> Vec<(String, &'static str)> {
         .into_iter()
         .filter(|(key, _, value)| *key != "model" && !value.is_empty())
         .partition(|(key, _, _)| *key == "command");
-    let fact = |(_, name, value): &(_, &str, &str)| plain(&format!("{name} {value}"));
+    let fact = |(_, name, value): &(_, &str, &str)| plain(&format!("{name}\u{a0}{value}"));
     let facts = [others.iter().map(fact).collect::<Vec<_>>().join(" · "), command.iter().map(fact).collect()];
     let facts = facts.into_iter().filter(|line| !line.is_empty()).map(|line| (line, "muted"));
     view.telling_figures().map(|shown| (figure(shown), "")).chain(facts).collect()
+}
+
+/// A line cut at its spaces into parts that fit `width`: all that follows the last of [`MOST_PARTS`] parts, and a word
+/// that is wider, are cut short.
+fn wrapped(line: &str, width: f64) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    for word in line.split(' ') {
+        let is_last = parts.len() == MOST_PARTS;
+        let part = parts.last_mut().expect("it begins with a part, and none is removed");
+        if part.is_empty() || is_last || text_width(&format!("{part} {word}"), LINE_SIZE) <= width {
+            part.extend([if part.is_empty() { "" } else { " " }, word]);
+        } else {
+            parts.push(word.to_owned());
+        }
+    }
+    parts.iter().map(|part| fit(part, width, LINE_SIZE)).collect()
 }
 
 /// One line of text with its baseline at `y`.
@@ -124,4 +139,21 @@ pub(super) fn line(class: &str, x1: f64, y1: f64, x2: f64, y2: f64) -> Markup {
 /// Rounded to a tenth of a pixel, which is invisible.
 fn px(length: f64) -> f64 {
     (length * 10.0).round() / 10.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_wrapped_at_spaces_and_only_what_does_not_fit_then_is_cut() {
+        let width = text_width("one two", LINE_SIZE);
+        assert_eq!(wrapped("one two three", width), ["one two", "three"]);
+        assert_eq!(wrapped("", width), [""]);
+        for line in ["word ".repeat(99), "x".repeat(99)] {
+            let parts = wrapped(&line, width);
+            assert!(parts.len() <= MOST_PARTS && parts.last().unwrap().ends_with('…'), "{parts:?}");
+            assert!(parts.iter().all(|part| text_width(part, LINE_SIZE) <= width), "{parts:?}");
+        }
+    }
 }
