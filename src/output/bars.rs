@@ -56,7 +56,7 @@ impl RecordFormat for Bars {
         match (decision, &record.content) {
             (Some(decision), _) => self.bars(out, decision),
             (None, Content::Malformed(reason)) => writeln!(out, "  (malformed: {reason})"),
-            (None, _) => writeln!(out, "  (blank: no class)"),
+            (None, _) => writeln!(out, "  (blank: no label)"),
         }
     }
 }

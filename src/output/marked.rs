@@ -78,7 +78,7 @@ impl RecordFormat for Marked {
         let Some(decision) = row.decision else {
             let reason = match &row.record.content {
                 Content::Malformed(reason) => format!("(malformed: {reason})"),
-                _ => "(blank: no class)".to_owned(),
+                _ => "(blank: no label)".to_owned(),
             };
             self.text(out, text, &[])?;
             return writeln!(out, "  {}", plain(&reason));

@@ -40,10 +40,9 @@ impl Page {
         html! {
             h1 { (TITLE) }
             p.note {
-                "A word’s value is what the log odds of the label lose if the text lacks the word. "
-                mark.right3 { "Words like this" } " hold up the label, "
-                mark.against.wrong3 { "words like this" } " speak against it: the stronger the colour, the closer to the "
-                "strongest word of the text (or to 0.2). Words with less than 15 % of that are not marked."
+                "A word’s value is what the log odds of the label lose if the text lacks the word. Words that hold up the "
+                "label: " (shades(true)) "; words that speak against it: " (shades(false)) ". They are compared with the "
+                "strongest word of the text (or with 0.2), and not marked below 15 % of that."
             }
             p.note { code { (plain(&self.command)) } }
         }
@@ -66,7 +65,12 @@ impl Page {
                     None => {
                         (self.heading(row, "no label", ""))
                         p.text dir="auto" { (plain(row.text())) }
-                        @if let Content::Malformed(reason) = &row.record.content { p.note { (plain(reason)) } }
+                        p.note {
+                            @match &row.record.content {
+                                Content::Malformed(reason) => { (plain(reason)) },
+                                _ => { "blank" },
+                            }
+                        }
                     }
                 }
             }
@@ -121,10 +125,24 @@ impl Page {
     }
 }
 
-/// Underlined too, for those who cannot tell the colours apart: solid if it holds up the label, dotted if it does not.
 fn marked(mark: &Mark<'_>, piece: &str) -> Markup {
-    let (ramp, against) = if mark.supports() { ("right", "") } else { ("wrong", "against ") };
-    html! { mark class=(format!("{against}{ramp}{}", mark.level)) title=(value(mark)) { (piece) } }
+    html! { mark class=(class(mark.supports(), mark.level)) title=(value(mark)) { (piece) } }
+}
+
+/// Underlined too, for those who cannot tell the colours apart: solid if it holds up the label, dotted if it does not.
+fn class(supports: bool, level: usize) -> String {
+    let ramp = if supports { "right" } else { "against wrong" };
+    format!("{ramp}{level}")
+}
+
+/// What each level looks like, weakest first.
+fn shades(supports: bool) -> Markup {
+    html! {
+        @for (place, word) in ["weak", "to", "very", "strong"].iter().enumerate() {
+            @if place > 0 { " " }
+            mark class=(class(supports, place + 1)) { (word) }
+        }
+    }
 }
 
 fn value(mark: &Mark<'_>) -> String {
@@ -208,7 +226,7 @@ mod tests {
         documents(Problem::MultiLabel, &[case], |document| {
             assert_eq!(texts(document, "text"), ["one two", "one two"]);
             assert_eq!(texts(document, "words"), ["one +1.00two −0.50", "two +2.00"]);
-            assert_eq!(texts(document, "against wrong3"), ["words like this", "two"]);
+            assert_eq!(texts(document, "against wrong3"), ["very", "two"]);
         });
     }
 
