@@ -335,7 +335,7 @@ pub struct Cli {
     #[arg(long, value_name = "N", help_heading = "Computing")]
     pub threads: Option<usize>,
 
-    /// Tokens per batch [default: 384 on a CPU, for each thread; 8192 on a GPU]
+    /// Tokens per batch [default: 384 on a CPU, 1024 with AMX, for each thread; 8192 on a GPU]
     #[arg(long, value_name = "N", help_heading = "Computing", hide_short_help = true)]
     pub max_batch_tokens: Option<usize>,
 

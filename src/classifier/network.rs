@@ -2,6 +2,8 @@
 
 use crate::batching::{batches, Batch, BatchLimits};
 use crate::checkpoint::Checkpoint;
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::Level;
 use crate::kernels::{Parallelism, Precision};
 use crate::model::{Backend, SequenceClassifier};
 use crate::tokenization::Encoding;
@@ -20,6 +22,17 @@ const BATCHES_OF_A_THREAD: usize = 4;
 const CPU_BATCH_TOKENS: usize = 384;
 /// Tokens per batch for a GPU, which has thousands of cores to keep busy.
 const GPU_BATCH_TOKENS: usize = 8192;
+
+/// Tokens per batch for what computes.
+fn batch_tokens(backend: &Backend) -> usize {
+    match backend {
+        // As many as go through a layer at once: so fast a product needs all the rows there are for each weight it reads.
+        #[cfg(target_arch = "x86_64")]
+        Backend::Kernels { level: Level::Amx, .. } => 1024,
+        _ if backend.device().is_cpu() => CPU_BATCH_TOKENS,
+        _ => GPU_BATCH_TOKENS,
+    }
+}
 
 /// A model, ready to compute.
 pub(super) struct Network {
@@ -44,8 +57,7 @@ impl Network {
         let architecture = &checkpoint.config.architecture;
         let model = SequenceClassifier::load(&checkpoint.weights, architecture, num_labels, backend.clone())
             .with_context(|| format!("cannot build the model from {}", checkpoint.files))?;
-        let fast = if backend.device().is_cpu() { CPU_BATCH_TOKENS } else { GPU_BATCH_TOKENS };
-        let batch_limits = BatchLimits { max_batch_tokens: max_batch_tokens.unwrap_or(fast) };
+        let batch_limits = BatchLimits { max_batch_tokens: max_batch_tokens.unwrap_or(batch_tokens(&backend)) };
         Ok(Network { model, backend, batch_limits, has_run: AtomicBool::new(false) })
     }
 

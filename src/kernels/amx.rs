@@ -3,12 +3,16 @@
 //!
 //! Factors are laid out as for AVX-512: a tile of the left one is 16 rows of 16 lanes, a tile of the right one 16 lanes
 //! of 16 columns. Two by two tiles of sums stay in registers over a block of K; the other four registers hold the
-//! factors. The instructions are documented in volume 2 of Intel's Software Developer's Manual, the operating system's
-//! part in the Linux kernel's `Documentation/arch/x86/xstate.rst`. They are written in assembly because their
-//! intrinsics are not stable.
+//! factors. A step takes 64 cycles, and loads its four tiles in 32 if they are in the first-level cache.
+//!
+//! The instructions are documented in volume 2 of Intel's Software Developer's Manual, the operating system's part in
+//! the Linux kernel's `Documentation/arch/x86/xstate.rst`. They are written in assembly because their intrinsics are
+//! not stable. Tiles keep their contents from one instruction to the next, as the compiler has no other use for them.
 
+use super::avx512_bf16::Pairs;
+use super::avx512_vnni::Quads;
 use super::factors::{Factors, With};
-use super::product::{Tile, PLANE_STRIDE, ROW_STRIDE};
+use super::product::{Meanwhile, Tile};
 use super::quantization::Grid;
 use super::simd::Simd;
 use super::ProductKernel;
@@ -21,12 +25,6 @@ use std::sync::OnceLock;
 const TILE: usize = 16;
 /// Bytes of a float32, which is also the size of a sum and of a lane.
 const WORD: usize = size_of::<f32>();
-/// Floats of a cache line.
-const LINE: usize = 16;
-/// Bytes from one lane of a panel to the next.
-const PANEL_STRIDE: usize = 2 * TILE * WORD;
-/// Floats of a panel consumed by one step along K.
-const STEP_OF_B: usize = TILE * 2 * TILE;
 
 /// Whether the processor has AMX with both kinds of products, and the system lets this process use the registers.
 fn is_supported() -> bool {
@@ -97,22 +95,91 @@ static WHOLE_TILES: TileConfig = {
     TileConfig { palette: 1, start_row: 0, reserved: [0; 14], row_bytes, rows }
 };
 
-/// An AMX instruction: what it multiplies, in the layout of the same factors on AVX-512.
+/// One instruction on tiles. The compiler is told that any of them may change.
+macro_rules! instruction {
+    ($($text_and_operands:tt)*) => {
+        asm!(
+            $($text_and_operands)*,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack, preserves_flags),
+        )
+    };
+}
+
+/// Fills tile `T` with 16 rows, `stride` floats apart.
+#[inline(always)]
+unsafe fn load<const T: u8>(from: *const f32, stride: usize) {
+    // SAFETY: the caller has AMX, configured tiles and the rows.
+    unsafe {
+        instruction!("tileloadd tmm{t}, [{from} + {stride}]", t = const T, from = in(reg) from, stride = in(reg) stride * WORD)
+    }
+}
+
+/// Writes the 16 rows of tile `T`.
+#[inline(always)]
+unsafe fn store<const T: u8>(to: *mut f32, stride: usize) {
+    // SAFETY: as above.
+    unsafe {
+        instruction!("tilestored [{to} + {stride}], tmm{t}", t = const T, to = in(reg) to, stride = in(reg) stride * WORD)
+    }
+}
+
+#[inline(always)]
+unsafe fn clear<const T: u8>() {
+    // SAFETY: as above.
+    unsafe { instruction!("tilezero tmm{t}", t = const T) }
+}
+
+/// Factors that an AMX instruction multiplies, in the layout that they have on AVX-512.
 pub(super) trait TileFactors: Factors {
-    /// `b_low` points to the second parts of B.
+    /// Adds the products of tiles `A` and `B` to tile `C`.
     ///
     /// # Safety
-    /// As for [`Factors::multiply_tile`], between [`Factors::begin`] and [`Factors::end`].
-    unsafe fn multiply_tile(tile: Tile, b_low: *const f32);
-    /// Multiplies whatever the tiles hold, 4 · `rounds` times.
-    ///
-    /// # Safety
-    /// As above.
-    unsafe fn multiply_registers(rounds: usize);
+    /// The processor has AMX; between [`Factors::begin`] and [`Factors::end`].
+    unsafe fn multiply<const C: u8, const A: u8, const B: u8>();
+}
+
+impl<const PLANES: usize> TileFactors for Pairs<PLANES> {
+    #[inline(always)]
+    unsafe fn multiply<const C: u8, const A: u8, const B: u8>() {
+        // SAFETY: the caller's contract.
+        unsafe { instruction!("tdpbf16ps tmm{c}, tmm{a}, tmm{b}", c = const C, a = const A, b = const B) }
+    }
+}
+
+impl TileFactors for Quads {
+    #[inline(always)]
+    unsafe fn multiply<const C: u8, const A: u8, const B: u8>() {
+        // SAFETY: the caller's contract.
+        unsafe { instruction!("tdpbusd tmm{c}, tmm{a}, tmm{b}", c = const C, a = const A, b = const B) }
+    }
 }
 
 /// The factors `F`, multiplied with tiles.
 pub(super) struct Tiles<F>(PhantomData<F>);
+
+impl<F: TileFactors> Tiles<F> {
+    /// Adds the products of one step to the sums, tiles 0 and 1, and if `is_tall` tiles 2 and 3: 16 lanes of rows of A
+    /// and of two registers of columns of B. Each load stands before the first product that needs it, so it runs under
+    /// the products before.
+    #[inline(always)]
+    unsafe fn step(a: *const f32, b: *const f32, is_tall: bool) {
+        // SAFETY: the caller has AMX, configured tiles, the rows and the panel.
+        unsafe {
+            load::<4>(a, Self::ROW_STRIDE);
+            load::<6>(b, 2 * TILE);
+            F::multiply::<0, 4, 6>();
+            load::<7>(b.add(TILE), 2 * TILE);
+            F::multiply::<1, 4, 7>();
+            if is_tall {
+                load::<5>(a.add(TILE * Self::ROW_STRIDE), Self::ROW_STRIDE);
+                F::multiply::<2, 5, 6>();
+                F::multiply::<3, 5, 7>();
+            }
+        }
+    }
+}
 
 #[expect(unsafe_op_in_unsafe_fn, reason = "the trait's contract is the instructions' own")]
 impl<F: TileFactors> Factors for Tiles<F> {
@@ -122,6 +189,9 @@ impl<F: TileFactors> Factors for Tiles<F> {
     const ON_GRID: bool = F::ON_GRID;
     const TILE_ROWS: usize = 2 * TILE;
     const ROW_GRANULE: usize = TILE;
+    const K_BLOCK: usize = 96;
+    const PANELS_OF_A_PASS: usize = 2;
+    const LEAVES_TIME: bool = true;
 
     fn is_supported() -> bool {
         is_supported() && F::is_supported()
@@ -164,149 +234,55 @@ impl<F: TileFactors> Factors for Tiles<F> {
     }
 
     #[inline(always)]
-    unsafe fn multiply_tile(tile: Tile, b_plane: usize) {
-        for line in (0..tile.k * tile.ahead_step).step_by(LINE) {
-            <F::S as Simd>::prefetch(tile.ahead.wrapping_add(line));
+    unsafe fn multiply_tile<M: Meanwhile>(tile: Tile, b_plane: usize, meanwhile: &mut M) {
+        let Tile { rows, a, b, k, c, c_stride, add, ahead, ahead_step } = tile;
+        let is_tall = rows > TILE;
+        let lower = c.wrapping_add(TILE * c_stride);
+        if add {
+            load::<0>(c, c_stride);
+            load::<1>(c.add(TILE), c_stride);
+            if is_tall {
+                load::<2>(lower, c_stride);
+                load::<3>(lower.add(TILE), c_stride);
+            }
+        } else {
+            clear::<0>();
+            clear::<1>();
+            clear::<2>();
+            clear::<3>();
         }
-        <F as TileFactors>::multiply_tile(tile, tile.b.wrapping_add(b_plane))
+        // The smallest products first.
+        let parts = [(Self::PLANE_STRIDE, 0), (0, b_plane), (0, 0)];
+        let parts = &parts[if F::PLANES == 2 { 0 } else { 2 }..];
+        let mut left = k.div_ceil(TILE) * parts.len();
+        for step in 0..k.div_ceil(TILE) {
+            // A step takes as many lanes as a line has floats.
+            for line in step * ahead_step..(step + 1) * ahead_step {
+                <F::S as Simd>::prefetch(ahead.wrapping_add(line * TILE));
+            }
+            for (a_part, b_part) in parts {
+                Self::step(a.add(a_part + step * TILE), b.add(b_part + step * 2 * TILE * TILE), is_tall);
+                meanwhile.share::<F>(left);
+                left -= 1;
+            }
+        }
+        store::<0>(c, c_stride);
+        store::<1>(c.add(TILE), c_stride);
+        if is_tall {
+            store::<2>(lower, c_stride);
+            store::<3>(lower.add(TILE), c_stride);
+        }
     }
 
     #[inline(always)]
     unsafe fn saturate(rounds: usize) -> usize {
-        F::multiply_registers(rounds);
+        for _ in 0..rounds {
+            F::multiply::<0, 4, 6>();
+            F::multiply::<1, 4, 7>();
+            F::multiply::<2, 5, 6>();
+            F::multiply::<3, 5, 7>();
+        }
         // 16 x 16 sums of 16 lanes each.
         2 * 4 * rounds * TILE * TILE * TILE * F::DEPTH
     }
 }
-
-/// The lines of assembly for one tile of the product; `$tdp` is the multiplying instruction.
-macro_rules! lines {
-    (products of 16 rows, $tdp:literal) => {
-        concat!($tdp, " tmm0, tmm4, tmm6\n", $tdp, " tmm1, tmm4, tmm7\n")
-    };
-    (products of 32 rows, $tdp:literal) => {
-        concat!(
-            $tdp, " tmm0, tmm4, tmm6\n", $tdp, " tmm1, tmm4, tmm7\n",
-            $tdp, " tmm2, tmm5, tmm6\n", $tdp, " tmm3, tmm5, tmm7\n"
-        )
-    };
-    (load first parts of a, 16 rows) => { "tileloadd tmm4, [{a} + {a_stride}]\n" };
-    (load first parts of a, 32 rows) => {
-        "tileloadd tmm4, [{a} + {a_stride}]\ntileloadd tmm5, [{a} + {a_stride} + {rows}]\n"
-    };
-    (load second parts of a, 16 rows) => { "tileloadd tmm4, [{a} + {a_stride} + {plane}]\n" };
-    (load second parts of a, 32 rows) => {
-        "tileloadd tmm4, [{a} + {a_stride} + {plane}]\ntileloadd tmm5, [{a} + {a_stride} + {plane} + {rows}]\n"
-    };
-    (load $b:literal) => {
-        concat!("tileloadd tmm6, [{", $b, "} + {b_stride}]\ntileloadd tmm7, [{", $b, "} + {b_stride} + 64]\n")
-    };
-    (step of one parts, $rows:tt, $tdp:literal) => {
-        concat!(
-            lines!(load first parts of a, $rows rows), lines!(load "b"), lines!(products of $rows rows, $tdp)
-        )
-    };
-    // Two loads serve three products: the low parts of a, then the high parts with both parts of b.
-    (step of two parts, $rows:tt, $tdp:literal) => {
-        concat!(
-            lines!(load second parts of a, $rows rows), lines!(load "b"), lines!(products of $rows rows, $tdp),
-            lines!(load first parts of a, $rows rows), lines!(products of $rows rows, $tdp),
-            lines!(load "b_low"), lines!(products of $rows rows, $tdp),
-            "add {b_low}, {step_of_b}\n"
-        )
-    };
-    (clear sums of 16 rows) => { "tilezero tmm0\ntilezero tmm1\n" };
-    (clear sums of 32 rows) => { "tilezero tmm0\ntilezero tmm1\ntilezero tmm2\ntilezero tmm3\n" };
-    (load sums of 16 rows) => { "tileloadd tmm0, [{c} + {c_stride}]\ntileloadd tmm1, [{c} + {c_stride} + 64]\n" };
-    (load sums of 32 rows) => {
-        concat!(
-            lines!(load sums of 16 rows),
-            "tileloadd tmm2, [{c2} + {c_stride}]\ntileloadd tmm3, [{c2} + {c_stride} + 64]\n"
-        )
-    };
-    (store sums of 16 rows) => { "tilestored [{c} + {c_stride}], tmm0\ntilestored [{c} + {c_stride} + 64], tmm1\n" };
-    (store sums of 32 rows) => {
-        concat!(
-            lines!(store sums of 16 rows),
-            "tilestored [{c2} + {c_stride}], tmm2\ntilestored [{c2} + {c_stride} + 64], tmm3\n"
-        )
-    };
-}
-
-/// One tile of the product: load or clear the sums, loop over the steps of K, store the sums.
-macro_rules! multiply {
-    ($tile:ident, $b_low:ident, $parts:tt, $rows:tt, $tdp:literal) => {
-        asm!(
-            concat!(
-                "test {add}, {add}\n", "jnz 2f\n",
-                lines!(clear sums of $rows rows),
-                "jmp 3f\n", "2:\n",
-                lines!(load sums of $rows rows),
-                "3:\n",
-                lines!(step of $parts parts, $rows, $tdp),
-                "add {a}, 64\n", "add {b}, {step_of_b}\n", "dec {steps}\n", "jnz 3b\n",
-                lines!(store sums of $rows rows),
-                // Not every variant uses every operand.
-                "/* {b_low} {c2} {plane} {rows} */"
-            ),
-            a = inout(reg) $tile.a => _,
-            a_stride = in(reg) ROW_STRIDE * WORD,
-            rows = const TILE * ROW_STRIDE * WORD,
-            plane = const PLANE_STRIDE * WORD,
-            b = inout(reg) $tile.b => _,
-            b_low = inout(reg) $b_low => _,
-            b_stride = in(reg) PANEL_STRIDE,
-            step_of_b = const STEP_OF_B * WORD,
-            steps = inout(reg) $tile.k.div_ceil(TILE) => _,
-            c = in(reg) $tile.c,
-            c2 = in(reg) $tile.c.wrapping_add(TILE * $tile.c_stride),
-            c_stride = in(reg) $tile.c_stride * WORD,
-            add = in(reg) usize::from($tile.add),
-            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-            options(nostack),
-        )
-    };
-}
-
-/// Multiplies registers and nothing else.
-macro_rules! saturate {
-    ($rounds:ident, $tdp:literal) => {
-        asm!(
-            concat!(
-                "tilezero tmm4\n", "tilezero tmm5\n", "tilezero tmm6\n", "tilezero tmm7\n",
-                lines!(clear sums of 32 rows),
-                "2:\n", lines!(products of 32 rows, $tdp), "dec {rounds}\n", "jnz 2b\n"
-            ),
-            rounds = inout(reg) $rounds.max(1) => _,
-            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-            options(nostack, nomem),
-        )
-    };
-}
-
-macro_rules! tile_factors {
-    ($factors:ty, $parts:tt parts, $tdp:literal) => {
-        #[expect(unsafe_op_in_unsafe_fn, reason = "the trait's contract is the instructions' own")]
-        impl TileFactors for $factors {
-            #[inline(always)]
-            unsafe fn multiply_tile(tile: Tile, b_low: *const f32) {
-                debug_assert!(tile.k > 0, "the loop over the steps of K runs at least once");
-                match tile.rows > TILE {
-                    true => multiply!(tile, b_low, $parts, 32, $tdp),
-                    false => multiply!(tile, b_low, $parts, 16, $tdp),
-                }
-            }
-
-            #[inline(always)]
-            unsafe fn multiply_registers(rounds: usize) {
-                saturate!(rounds, $tdp)
-            }
-        }
-    };
-}
-
-tile_factors!(super::avx512_bf16::Pairs<1>, one parts, "tdpbf16ps");
-tile_factors!(super::avx512_bf16::Pairs<2>, two parts, "tdpbf16ps");
-tile_factors!(super::avx512_vnni::Quads, one parts, "tdpbusd");

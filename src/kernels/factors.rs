@@ -1,8 +1,9 @@
 //! What a product multiplies: float32 numbers, bf16 numbers that they are rounded to or split into, or eight-bit
 //! integers.
 
+use super::linear::MOST_PANELS;
 use super::peak;
-use super::product::{self, Tile, K_BLOCK, MAX_LANES, PLANE_STRIDE, SHORT_CHAIN};
+use super::product::{self, Meanwhile, Tile, K_BLOCK, MAX_LANES, SHORT_CHAIN};
 use super::quantization::Grid;
 use super::simd::Simd;
 use super::{Kernel, Level, ProductKernel};
@@ -72,6 +73,16 @@ pub(super) trait Factors {
     const TILE_ROWS: usize = Self::S::TILE_ROWS;
     /// Rows are always read and written in multiples of this.
     const ROW_GRANULE: usize = 1;
+    /// The longest block of K, in lanes.
+    const K_BLOCK: usize = K_BLOCK;
+    /// Distance between the rows of a packed block of A, in floats: an odd number of cache lines.
+    const ROW_STRIDE: usize = Self::K_BLOCK + 16;
+    /// Distance from the lanes of the first parts to those of the second in a row of a packed block of A.
+    const PLANE_STRIDE: usize = Self::K_BLOCK / 2;
+    /// Panels of B that a tile of A is multiplied with before the next tile, and all tiles before the next panels.
+    const PANELS_OF_A_PASS: usize = MOST_PANELS;
+    /// Whether products leave the vector registers time to do something else [`Meanwhile`].
+    const LEAVES_TIME: bool = false;
     /// Whether a packed lane is the number itself.
     const AS_STORED: bool = false;
     /// Whether a number is packed as a point on a [`Grid`], so sums are sums of grid points.
@@ -161,18 +172,18 @@ pub(super) trait Factors {
         unsafe { peak::of_registers::<Self>(rounds) }
     }
 
-    /// Multiplies all parts of the factors: the second parts lie [`PLANE_STRIDE`] after the first in A and `b_plane` in
-    /// B.
+    /// Multiplies all parts of the factors: the second parts lie [`Factors::PLANE_STRIDE`] after the first in A and
+    /// `b_plane` in B. Does all of `meanwhile` before it writes to C if [`Factors::LEAVES_TIME`], nothing of it otherwise.
     ///
     /// # Safety
     /// As for [`product::multiply_tile`] for every part; A has rows and C has room up to the next multiple of
     /// [`Factors::ROW_GRANULE`].
     #[inline(always)]
-    unsafe fn multiply_tile(tile: Tile, b_plane: usize) {
+    unsafe fn multiply_tile<M: Meanwhile>(tile: Tile, b_plane: usize, _meanwhile: &mut M) {
         // SAFETY: the caller's contract.
         unsafe {
             if Self::PLANES == 2 {
-                Self::multiply_part(Tile { a: tile.a.add(PLANE_STRIDE), ..tile });
+                Self::multiply_part(Tile { a: tile.a.add(Self::PLANE_STRIDE), ..tile });
                 Self::multiply_part(Tile { b: tile.b.add(b_plane), add: true, ..tile });
             }
             Self::multiply_part(Tile { add: tile.add || Self::PLANES == 2, ..tile });

@@ -6,12 +6,18 @@
 //! ```text
 //! for each task: up to 4 neighbouring panels of W             one thread; 4 blocks of panels are 96 KiB: second level
 //!   for each block of K
-//!     for each tile of x                                      14 rows of a block are 11 KiB: first level
-//!       for each of the task's panels                         a block of one panel is 24 KiB: streams to the first level
-//!         prefetch a share of the panels' next blocks
-//!         sums of the tile += tile of x · block of the panel  28 registers of sums
-//!         after the last block of K: finish the tile          scale, bias, activation, other operand, store
+//!     for each pass: all of the task's panels
+//!       for each tile of x                                    14 rows of a block are 11 KiB: first level
+//!         for each of the pass's panels                       a block of one panel is 24 KiB: streams to the first level
+//!           prefetch a share of the panels' next blocks
+//!           sums of the tile += tile of x · block of panel    28 registers of sums
+//!           after the last block of K: finish the tile        scale, bias, activation, other operand, store
 //! ```
+//!
+//! With AMX a tile is 32 rows, a block 96 lanes, and a pass two panels. It is the panels that stay in the first-level
+//! cache, 24 KiB for all of x, while tiles of x (12 KiB) and of sums (4 KiB) stream to it: a product takes so few cycles
+//! that otherwise it would wait for the panels. A tile is finished while the next one is multiplied, as products leave
+//! the vector registers alone. The sums go through the cache once per block, so a block should not be shorter.
 //!
 //! [`K_BLOCK`]: super::product::K_BLOCK
 //!
@@ -22,7 +28,7 @@
 
 use super::factors::{Factors, Precision};
 use super::operand::{Mode, Operand};
-use super::product::{row_tiles, Tile, PANEL_BLOCK};
+use super::product::{row_tiles, Meanwhile, Tile, PANEL_BLOCK};
 use super::quantization::Grid;
 use super::scratch::Loan;
 use super::simd::Simd;
@@ -75,7 +81,7 @@ impl Combined<'_> {
 /// Rows that are packed at once, and go through a task's panels together.
 const MOST_ROWS: usize = 640;
 /// Maximum number of panels per task.
-const MOST_PANELS: usize = 4;
+pub(super) const MOST_PANELS: usize = 4;
 /// A cache line.
 const FLOATS_OF_LINE: usize = 16;
 
@@ -264,13 +270,15 @@ impl ProductKernel for Panels<'_> {
         let Operand { rows, k, room, .. } = *self.product.x;
         let layout = PackedLayout::of::<F>();
         let panels = self.columns.len().div_ceil(layout.panel_columns);
-        let stride = panels * layout.panel_columns;
+        // One cache line more than the columns need, or the rows of a tile would map to few cache sets.
+        let stride = panels * layout.panel_columns + FLOATS_OF_LINE;
         let tiles = row_tiles(rows, F::TILE_ROWS, F::ROW_GRANULE);
         let blocks = layout.blocks(k);
         let mut task = Loan::for_task();
-        // With a single block of K, a tile's sums are finished before those of the next.
+        // With a single block of K, a tile's sums are finished before those of the next are written.
         let sums_rows = if blocks.len() == 1 { 0 } else { 1 };
         let sums = task.sums.reserve(room * stride);
+        let mut finished = Finished { panels: &self, rows: 0..0, first: 0, sums, stride };
         // SAFETY: the caller's contract; tiles, panels and blocks lie inside x, the weights and the sums; `begin` and
         // `end` are paired.
         unsafe {
@@ -278,24 +286,32 @@ impl ProductKernel for Panels<'_> {
             for (number, block) in blocks.clone().enumerate() {
                 let mut ahead = self.next_block(&layout, &block, tiles.len() * panels);
                 let (weights, panel_stride) = self.block::<F>(&block, &mut task);
-                for tile in tiles.clone() {
-                    let (rows, k, a) = (tile.len(), block.len(), self.product.x.row(number, tile.start));
-                    let sums = sums.add(sums_rows * tile.start * stride);
-                    for panel in 0..panels {
-                        let (ahead, ahead_step) = match self.product.layer.weight {
-                            Weight::Packed(_) => ahead.take_share(block.len()),
-                            Weight::Stored(_) => ahead.prefetch_share::<F::S>(a),
-                        };
-                        let (b, c) = (weights.add(panel * panel_stride), sums.add(panel * layout.panel_columns));
-                        let tile_of_sums =
-                            Tile { rows, a, b, k, c, c_stride: stride, add: number > 0, ahead, ahead_step };
-                        F::multiply_tile(tile_of_sums, layout.block_plane(&block));
-                        if number + 1 == blocks.len() {
-                            let first = self.columns.start + panel * layout.panel_columns;
-                            self.finish::<F>(tile.clone(), first, c, stride);
+                for pass in (0..panels).step_by(F::PANELS_OF_A_PASS) {
+                    for tile in tiles.clone() {
+                        let (rows, k, a) = (tile.len(), block.len(), self.product.x.row(number, tile.start));
+                        let sums = sums.add(sums_rows * tile.start * stride);
+                        for panel in pass..panels.min(pass + F::PANELS_OF_A_PASS) {
+                            let (ahead, ahead_step) = match self.product.layer.weight {
+                                Weight::Packed(_) => ahead.take_share(block.len()),
+                                Weight::Stored(_) => ahead.prefetch_share::<F::S>(a),
+                            };
+                            let (b, c) = (weights.add(panel * panel_stride), sums.add(panel * layout.panel_columns));
+                            let tile_of_sums =
+                                Tile { rows, a, b, k, c, c_stride: stride, add: number > 0, ahead, ahead_step };
+                            F::multiply_tile(tile_of_sums, layout.block_plane(&block), &mut finished);
+                            if number + 1 == blocks.len() {
+                                let first = self.columns.start + panel * layout.panel_columns;
+                                finished = Finished { rows: tile.clone(), first, sums: c, ..finished };
+                                if !F::LEAVES_TIME {
+                                    finished.share::<F>(1);
+                                }
+                            }
                         }
                     }
                 }
+            }
+            if F::LEAVES_TIME {
+                finished.share::<F>(1);
             }
             F::end();
         }
@@ -383,6 +399,32 @@ impl Panels<'_> {
                 let panels = columns.div_ceil(layout.panel_columns);
                 Ahead::new(from, layout.panel(k), panels, layout.block_plane(block) * layout.planes, steps)
             }
+        }
+    }
+}
+
+/// Final sums of a tile, to be written to the result.
+struct Finished<'a> {
+    panels: &'a Panels<'a>,
+    rows: Range<usize>,
+    /// The first column.
+    first: usize,
+    sums: *const f32,
+    /// Distance between rows of the sums.
+    stride: usize,
+}
+
+impl Meanwhile for Finished<'_> {
+    #[inline(always)]
+    unsafe fn share<F: Factors>(&mut self, shares: usize) {
+        let (start, count) = (self.rows.start, self.rows.len().div_ceil(shares));
+        if count > 0 {
+            // SAFETY: the caller's contract; these are rows of the tile.
+            unsafe {
+                self.panels.finish::<F>(start..start + count, self.first, self.sums, self.stride);
+                self.sums = self.sums.add(count * self.stride);
+            }
+            self.rows.start += count;
         }
     }
 }

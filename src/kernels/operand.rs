@@ -3,7 +3,7 @@
 
 use super::factors::{Factors, Precision};
 use super::layer_norm::{norm_row, LayerNorm};
-use super::product::{pack_rows, ROW_STRIDE};
+use super::product::pack_rows;
 use super::quantization::Grid;
 use super::scratch::Left;
 use super::weight::{PackedLayout, PackedWeight};
@@ -31,8 +31,9 @@ pub(super) struct Operand<'a> {
     pub(super) numbers: *const f32,
     /// Rows per block of k that there is room for: a multiple of what the product reads at once.
     pub(super) room: usize,
-    /// For each block of k, all rows, [`ROW_STRIDE`] apart.
+    /// For each block of k, all rows, `stride` apart.
     lanes: *mut f32,
+    stride: usize,
     /// The step of each row's grid and its grid point of 0, if the precision uses grids.
     grids: *mut f32,
     borrowed: PhantomData<&'a mut [f32]>,
@@ -73,10 +74,11 @@ impl<'a> Operand<'a> {
         let layout = PackedLayout::new(mode.level, mode.precision);
         let room = rows.next_multiple_of(layout.row_granule);
         let lanes = match is_packed(mode) {
-            true => left.lanes.reserve(layout.blocks(k).len() * room * ROW_STRIDE),
+            true => left.lanes.reserve(layout.blocks(k).len() * room * layout.row_stride),
             false => core::ptr::null_mut(),
         };
-        Operand { rows, k, numbers, room, lanes, grids: left.grids.reserve(2 * rows), borrowed: PhantomData }
+        let (stride, grids) = (layout.row_stride, left.grids.reserve(2 * rows));
+        Operand { rows, k, numbers, room, lanes, stride, grids, borrowed: PhantomData }
     }
 
     fn prepare(&self, mode: Mode, before: Option<Before>) {
@@ -92,7 +94,7 @@ impl<'a> Operand<'a> {
     /// Where row `row` of block number `i` starts.
     #[inline(always)]
     pub(super) fn row(&self, i: usize, row: usize) -> *mut f32 {
-        self.lanes.wrapping_add((i * self.room + row) * ROW_STRIDE)
+        self.lanes.wrapping_add((i * self.room + row) * self.stride)
     }
 
     /// The step of a row's grid, and its grid point of 0.

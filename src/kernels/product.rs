@@ -1,9 +1,10 @@
 //! The matrix product used by linear layers and attention: C (+)= A · B in blocks that stay in the caches.
 //!
-//! K is cut into blocks of at most [`K_BLOCK`]. The rows of a block of A lie [`ROW_STRIDE`] floats apart, so a register
-//! tile's rows never map to the same cache sets, whatever K is. A block of one panel of B (two registers of columns) is
-//! contiguous, so it fits the first-level cache together with a tile's rows of A. Each element of C is summed over k in
-//! an order that depends on K alone: a row's result is the same to the bit in any batch.
+//! K is cut into blocks of at most [`K_BLOCK`], with AMX half of that. The rows of a block of A lie [`ROW_STRIDE`] floats
+//! apart, an odd number of cache lines, so a register tile's rows never map to the same cache sets, whatever K is. A
+//! block of one panel of B (two registers of columns) is contiguous, so it fits the first-level cache together with a
+//! tile's rows of A. Each element of C is summed over k in an order that depends on K alone: a row's result is the same
+//! to the bit in any batch.
 //!
 //! Here K counts packed lanes, each of which holds one or more numbers along k, depending on [`Factors`]. If numbers
 //! have two parts, a block is half as long and holds the lanes of the first parts, then those of the second.
@@ -20,8 +21,6 @@ pub(super) const K_BLOCK: usize = 192;
 /// layers), which magnify them, logits are off by 2.5e-5 with chains of 192 and by 1.8e-5 with chains of 64 (root mean
 /// square; PyTorch in float32 1.7e-5); on BERT-base by 5.5e-6. The cost is 1 to 2 % of the cycles in float32.
 pub(super) const SHORT_CHAIN: usize = 64;
-/// Distance from the lanes of the first parts to those of the second in a row of a packed block of A.
-pub(super) const PLANE_STRIDE: usize = K_BLOCK / 2;
 /// Distance between the rows of a packed block of A, in floats: an odd number of cache lines.
 pub(super) const ROW_STRIDE: usize = K_BLOCK + 16;
 /// Maximum size of one block of a panel in floats, including a transposed register block that extends past its end.
@@ -70,6 +69,15 @@ pub(super) struct Tile {
     /// What is read next, prefetched while multiplying: `ahead_step` floats per lane of the block.
     pub(super) ahead: *const f32,
     pub(super) ahead_step: usize,
+}
+
+/// Other work of a thread, done in shares between the steps of a product that leaves the vector registers idle.
+pub(super) trait Meanwhile {
+    /// Does one of `shares` equal shares of what is left; all of it if there is no other share.
+    ///
+    /// # Safety
+    /// The processor has the features of `F`.
+    unsafe fn share<F: Factors>(&mut self, shares: usize);
 }
 
 /// Multiplies one part of the factors.
@@ -126,8 +134,8 @@ pub(super) unsafe fn multiply_rows<F: Factors + ?Sized, const ROWS: usize>(tile:
 /// Packs `length` numbers of each of `rows` rows of a row-major matrix, each row on its grid, into a block of A.
 ///
 /// # Safety
-/// `from` is valid for `length` ≤ [`K_BLOCK`] / PLANES · DEPTH floats in each row, `from_stride` apart, `to` for
-/// [`ROW_STRIDE`] in each row.
+/// `from` is valid for `length` ≤ [`Factors::K_BLOCK`] / PLANES · DEPTH floats in each row, `from_stride` apart, `to`
+/// for [`Factors::ROW_STRIDE`] in each row.
 #[inline(always)]
 pub(super) unsafe fn pack_rows<F: Factors>(
     rows: usize,
@@ -146,7 +154,7 @@ pub(super) unsafe fn pack_rows<F: Factors>(
                 unsafe {
                     let from = from.add(row * from_stride + first);
                     let packed = F::pack(from, (length - first).min(step), plane, grid);
-                    F::S::store(to.add(row * ROW_STRIDE + plane * PLANE_STRIDE + i * F::S::LANES), packed);
+                    F::S::store(to.add(row * F::ROW_STRIDE + plane * F::PLANE_STRIDE + i * F::S::LANES), packed);
                 }
             }
         }

@@ -6,7 +6,7 @@
 
 use super::factors::{Factors, Precision};
 use super::pages::Floats;
-use super::product::{k_blocks, pack_columns, K_BLOCK, MAX_LANES};
+use super::product::{k_blocks, pack_columns, MAX_LANES};
 use super::quantization::Grid;
 use super::simd::Simd;
 use super::{Level, ProductKernel};
@@ -32,6 +32,10 @@ pub(super) struct PackedLayout {
     pub(super) panel_columns: usize,
     /// The rows of the left factor and of the sums are padded to a multiple of this.
     pub(super) row_granule: usize,
+    /// Distance between the rows of a block of the left factor, in floats.
+    pub(super) row_stride: usize,
+    /// The longest block of K, in lanes of one part.
+    k_block: usize,
 }
 
 impl PackedLayout {
@@ -41,13 +45,20 @@ impl PackedLayout {
 
     #[inline(always)]
     pub(super) fn of<F: Factors>() -> PackedLayout {
-        PackedLayout { depth: F::DEPTH, planes: F::PLANES, panel_columns: 2 * F::S::LANES, row_granule: F::ROW_GRANULE }
+        PackedLayout {
+            depth: F::DEPTH,
+            planes: F::PLANES,
+            panel_columns: 2 * F::S::LANES,
+            row_granule: F::ROW_GRANULE,
+            row_stride: F::ROW_STRIDE,
+            k_block: F::K_BLOCK / F::PLANES,
+        }
     }
 
     /// The blocks of K, in lanes.
     #[inline(always)]
     pub(super) fn blocks(&self, k: usize) -> impl ExactSizeIterator<Item = Range<usize>> + Clone {
-        k_blocks(k.div_ceil(self.depth), K_BLOCK / self.planes)
+        k_blocks(k.div_ceil(self.depth), self.k_block)
     }
 
     /// The numbers along k held by the lanes `block`.
