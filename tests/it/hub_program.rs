@@ -267,8 +267,8 @@ fn an_endpoint_that_redirects_to_the_hub_keeps_private_models_readable() {
 }
 
 /// A library that, when preloaded, makes a function of the C library fail with this error number: it simulates a file
-/// system that lacks a feature. system that lacks something, without a file system.
-#[cfg(target_os = "linux")]
+/// system that lacks a feature. A static program, which musl's is, preloads nothing.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
 fn failing(folder: &Path, function: &str, parameters: &str, errno: i32) -> PathBuf {
     let (source, library) = (folder.join(format!("{function}.rs")), folder.join(format!("{function}.so")));
     let code = format!(
@@ -284,7 +284,7 @@ fn failing(folder: &Path, function: &str, parameters: &str, errno: i32) -> PathB
 }
 
 #[test]
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
 fn on_a_file_system_without_locks_many_processes_and_kills_do_no_harm() {
     let (server, home) = (server_of_the_embedded_model(), tempfile::tempdir().unwrap());
     let shims = tempfile::tempdir().unwrap();
@@ -315,7 +315,7 @@ fn on_a_file_system_without_locks_many_processes_and_kills_do_no_harm() {
 }
 
 #[test]
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
 fn on_a_file_system_without_links_the_files_themselves_are_there() {
     let (server, home) = (server_of_the_embedded_model(), tempfile::tempdir().unwrap());
     let shims = tempfile::tempdir().unwrap();
