@@ -464,7 +464,7 @@ mod tests {
         let utf8 = ("LANG", "en_US.UTF-8");
         assert_eq!(format(&[utf8], &["text"]), bars(true, true));
         assert_eq!(format(&[utf8, ("LC_ALL", "C")], &["text"]), bars(true, false));
-        assert_eq!(format(&[], &["text"]), bars(true, false));
+        assert_eq!(format(&[], &["text"]), bars(true, cfg!(windows)));
         assert_eq!(format(&[utf8, ("NO_COLOR", "1")], &["text"]), bars(false, true));
         assert_eq!(format(&[utf8, ("TERM", "dumb")], &["text"]), bars(false, true));
         assert_eq!(format(&[utf8, ("NO_COLOR", "1")], &["text", "--color", "always"]), bars(true, true));
