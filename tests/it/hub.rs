@@ -280,6 +280,7 @@ fn the_default_checkpoint_prefers_its_converted_weights() {
 }
 
 #[test]
+#[cfg_attr(windows, ignore = "Windows has no files with such names")]
 fn sharded_weights_come_with_all_their_shards() {
     let setup = setup();
     let index = br#"{"weight_map": {"a": "model-1.safetensors", "b": "parts/model #2?.safetensors", "c": "model-1.safetensors"}}"#;
@@ -674,7 +675,10 @@ fn a_stale_login_does_not_block_public_models() {
     assert_eq!(requests.iter().filter(|r| r.header("Authorization").is_some()).count(), 1);
     // Private content stays hidden, and the error says why.
     let missing = setup.get("org/missing", None).unwrap_err().to_string();
-    assert!(missing.contains("log in again with `hf auth login`") && missing.contains("/token"), "{missing}");
+    assert!(
+        missing.contains("log in again with `hf auth login`") && missing.contains(login.to_str().unwrap()),
+        "{missing}"
+    );
     assert!(!missing.contains("hf_stale") && !missing.contains("HF_TOKEN"), "{missing}");
     // A token that the user gave directly is not ignored.
     setup.token = Some("hf_given");
