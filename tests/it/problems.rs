@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 /// A checkpoint in its own folder.
 pub struct Model {
-    folder: tempfile::TempDir,
+    pub folder: tempfile::TempDir,
 }
 
 impl Model {

@@ -192,7 +192,8 @@ fn a_calibration_is_for_one_checkpoint_and_its_labels() {
     refused(&["--labels", "a,b,c,d"], &["the labels World, Sports, Business, Sci/Tech, not for a, b, c, d"]);
     let other = Model::of_three_labels(&[]);
     let run = |model: &Model| model.agnews().arg("text").arg("--calibration").arg(folder.path("c.json")).run();
-    run(&other).code_is(1).tells(&["the calibration is for builtin (SHA-256", "not for ", "--calibrate"]);
+    let not_for = format!("not for {} (SHA-256", other.folder.path().display());
+    run(&other).code_is(1).tells(&["the calibration is for builtin (SHA-256", &not_for, "--calibrate"]);
     // How logits are computed may differ, and is told.
     let other_dtype = builtin().args(["--dtype", "bf16", "text", "--calibration"]).arg(folder.path("c.json")).run();
     other_dtype.success().tells(&["fitted with f32, not bf16"]);
