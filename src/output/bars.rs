@@ -1,9 +1,9 @@
 //! The best classes for a person at a terminal: the text, then a bar for each score.
 
-use super::terminal::{shortened, TerminalStyle};
+use super::terminal::{no_label, shortened, TerminalStyle};
 use super::{RecordFormat, Row};
 use crate::decision::{Answer, Decision};
-use crate::source::{Content, Schema};
+use crate::source::Schema;
 use anstyle::{AnsiColor, Style};
 use std::io::{self, Write};
 use unicode_width::UnicodeWidthStr;
@@ -53,10 +53,9 @@ impl RecordFormat for Bars {
     fn record(&mut self, out: &mut dyn Write, Row { record, decision }: Row<'_>) -> io::Result<()> {
         let bold = self.0.style(Style::new().bold());
         writeln!(out, "{bold}{}{bold:#}", shortened(record.content.text(), self.0.width))?;
-        match (decision, &record.content) {
-            (Some(decision), _) => self.bars(out, decision),
-            (None, Content::Malformed(reason)) => writeln!(out, "  (malformed: {reason})"),
-            (None, _) => writeln!(out, "  (blank: no label)"),
+        match decision {
+            Some(decision) => self.bars(out, decision),
+            None => writeln!(out, "  {}", no_label(&record.content)),
         }
     }
 }

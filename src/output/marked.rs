@@ -4,11 +4,11 @@
 //! Blue words hold up the label and orange, underlined ones speak against it, bold if they are among the strongest.
 //! Without colour they have signs: `[++word]`, `[+word]`, `[-word]`, `[--word]`.
 
-use super::terminal::{shortened, TerminalStyle};
+use super::terminal::{no_label, shortened, TerminalStyle};
 use super::words::{marks, name, pieces, Mark};
 use super::{RecordFormat, Row};
 use crate::decision::{Answer, Verdict};
-use crate::source::{Content, Schema};
+use crate::source::Schema;
 use crate::theme::plain;
 use anstyle::{Ansi256Color, Style};
 use std::io::{self, Write};
@@ -76,12 +76,8 @@ impl RecordFormat for Marked {
     fn record(&mut self, out: &mut dyn Write, row: Row<'_>) -> io::Result<()> {
         let text = row.text();
         let Some(decision) = row.decision else {
-            let reason = match &row.record.content {
-                Content::Malformed(reason) => format!("(malformed: {reason})"),
-                _ => "(blank: no label)".to_owned(),
-            };
             self.text(out, text, &[])?;
-            return writeln!(out, "  {}", plain(&reason));
+            return writeln!(out, "  {}", no_label(&row.record.content));
         };
         let heads: Vec<String> = match &decision.verdict {
             Verdict::Label(answer) => vec![head(answer)],

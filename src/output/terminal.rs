@@ -1,6 +1,7 @@
 //! What the terminal can show, and texts that fit it.
 
-use crate::theme::plain_char;
+use crate::source::Content;
+use crate::theme::{plain, plain_char};
 use anstyle::Style;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
@@ -23,6 +24,14 @@ impl TerminalStyle {
         } else {
             Style::new()
         }
+    }
+}
+
+/// What stands in place of a label for a record that has none.
+pub(super) fn no_label(content: &Content) -> String {
+    match content {
+        Content::Malformed(reason) => plain(&format!("(malformed: {reason})")),
+        _ => "(blank: no label)".to_owned(),
     }
 }
 
