@@ -185,11 +185,11 @@ impl Pipeline {
         // Explaining a text takes far longer than predicting it.
         let told_now = Some(told).filter(|_| self.explanation.is_none());
         let on_batch = |texts: usize| told_now.into_iter().for_each(|told| told.advance(texts as u64, progress));
-        let ahead = match self.gives_windows && window.len() == 1 {
-            true => Some(Ahead { window: &window, decider: &self.decider, records: &mut self.records, written: 0 }),
-            false => None,
-        };
-        let (predictions, written) = predict(&self.classifier, self.gives_windows, &window, &on_batch, ahead)?;
+        let is_alone = window.len() == 1;
+        let mut ahead = Ahead { window: &window, decider: &self.decider, records: &mut self.records, written: 0 };
+        let mut so_far = |of_one: &[Prediction]| if is_alone { ahead.write(of_one) } else { Ok(()) };
+        let predictions = predict(&self.classifier, self.gives_windows, &window, &on_batch, &mut so_far)?;
+        let written = ahead.written;
         let time = begin.elapsed();
         let decider = &self.decider;
         let decide = |of_one: &Vec<Prediction>| of_one.iter().skip(written).map(|one| decider.decide(one)).collect();
@@ -213,7 +213,7 @@ impl Pipeline {
         }
         if let Some(comparer) = &mut self.comparer {
             let begin = Instant::now();
-            let (others, _) = predict(&comparer.classifier, self.gives_windows, &window, &|_| {}, None)?;
+            let others = predict(&comparer.classifier, self.gives_windows, &window, &|_| {}, &mut |_| Ok(()))?;
             let times = [time, begin.elapsed()];
             let other_decisions: Vec<Vec<Decision<'_>>> = others.iter().map(decide).collect();
             let both = [(&predictions[..], &decisions[..]), (&others[..], &other_decisions[..])];
@@ -288,22 +288,22 @@ impl Ahead<'_> {
     }
 }
 
-/// The predictions for each record, in order: one, one for each window of its text, or none. And how many of them have
-/// been written.
+/// The predictions for each record, in order: one, one for each window of its text, or none. `so_far` gets those of a text
+/// whenever one more of its windows has been classified.
 fn predict(
     classifier: &Classifier,
     gives_windows: bool,
     window: &Window,
     on_batch: &(dyn Fn(usize) + Sync),
-    mut ahead: Option<Ahead<'_>>,
-) -> Result<(Vec<Vec<Prediction>>, usize)> {
+    so_far: &mut dyn FnMut(&[Prediction]) -> Result<()>,
+) -> Result<Vec<Vec<Prediction>>> {
     let texts: Vec<TextOrPair<'_>> = window.records().filter_map(text_of).collect();
     let predictions = match gives_windows {
         true => {
             let mut predictions = vec![Vec::new(); texts.len()];
             classifier.predict_windows(&texts, on_batch, &mut |text, prediction| {
                 predictions[text].push(prediction);
-                ahead.as_mut().map_or(Ok(()), |ahead| ahead.write(&predictions[text]))
+                so_far(&predictions[text])
             })?;
             predictions
         }
@@ -311,7 +311,7 @@ fn predict(
     };
     let mut predictions = predictions.into_iter();
     let of_record = |record| text_of(record).and_then(|_| predictions.next()).unwrap_or_default();
-    Ok((window.records().map(of_record).collect(), ahead.map_or(0, |ahead| ahead.written)))
+    Ok(window.records().map(of_record).collect())
 }
 
 /// A text that is explained is as much work as some fifty others, so fewer make a window.

@@ -146,10 +146,10 @@ impl RecordWriter {
     pub(super) fn write_ahead(&mut self, window: &Window, decisions: Vec<Decision<'_>>) -> Result<()> {
         for part in &window.parts {
             self.begin(part)?;
-            for (record, decision) in
-                part.records.iter().flat_map(|record| decisions.iter().map(move |it| (record, it)))
-            {
-                self.format.record(&mut self.buffer, Row { record, decision: Some(decision) }).expect(TO_MEMORY);
+            for record in &part.records {
+                for decision in &decisions {
+                    self.format.record(&mut self.buffer, Row { record, decision: Some(decision) }).expect(TO_MEMORY);
+                }
             }
         }
         match self.output {
