@@ -2,8 +2,6 @@
 
 use crate::batching::{batches, Batch, BatchLimits};
 use crate::checkpoint::Checkpoint;
-#[cfg(target_arch = "x86_64")]
-use crate::kernels::Level;
 use crate::kernels::{Parallelism, Precision};
 use crate::model::{Backend, SequenceClassifier};
 use crate::tokenization::Encoding;
@@ -26,9 +24,7 @@ const GPU_BATCH_TOKENS: usize = 8192;
 /// Tokens per batch for what computes.
 fn batch_tokens(backend: &Backend) -> usize {
     match backend {
-        // As many as go through a layer at once: so fast a product needs all the rows there are for each weight it reads.
-        #[cfg(target_arch = "x86_64")]
-        Backend::Kernels { level: Level::Amx, .. } => 1024,
+        Backend::Kernels { level, .. } => level.batch_tokens(),
         _ if backend.device().is_cpu() => CPU_BATCH_TOKENS,
         _ => GPU_BATCH_TOKENS,
     }

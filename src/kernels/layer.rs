@@ -10,7 +10,7 @@ use super::linear::{Combined, Linear};
 use super::operand::{Mode, Operand};
 use super::product::row_tiles;
 use super::scratch::{Left, Loan, Scratch};
-use super::{Level, Parallelism, Precision};
+use super::{Level, Parallelism};
 use core::ops::Range;
 
 /// The parameters of a layer. Its linear layers have one precision.
@@ -67,22 +67,6 @@ pub struct SelfAttention<'a> {
     pub positions: Positions<'a>,
 }
 
-/// Rows that go through the layer together.
-fn rows_at_once(mode: Mode) -> usize {
-    match (mode.level, mode.precision) {
-        // Weights that are read again cost more than states that leave the cache: a core at its peak would read 21 bytes
-        // a cycle for 96 rows of integers. For these rows it reads 1 and 2 bytes, and packed rows of 768 numbers and the
-        // sums of a task still fit the 2 MiB of the second-level cache.
-        #[cfg(target_arch = "x86_64")]
-        (Level::Amx, Precision::Int8) => 1024,
-        #[cfg(target_arch = "x86_64")]
-        (Level::Amx, Precision::Bf16) => 512,
-        // The weights of BERT-base's layers, 7 MB, are read again from the third-level cache at 5 GB/s.
-        (_, Precision::Int8) => 96,
-        (_, Precision::F32 | Precision::Bf16x3 | Precision::Bf16) => 384,
-    }
-}
-
 /// Applies `layer` to `states`, (total_tokens, hidden). If `only_firsts`, only the first state of each sequence is
 /// computed, and `states` becomes (sequences, hidden).
 ///
@@ -103,7 +87,7 @@ pub fn layer(
     let sequences = attention.offsets.len().saturating_sub(1);
     let mut firsts = vec![0.0; if only_firsts { sequences * hidden } else { 0 }];
     let mut call = Loan::for_call();
-    for group in groups(attention.offsets, rows_at_once(mode)) {
+    for group in groups(attention.offsets, level.rows_of_layer(mode.precision)) {
         let pass = Pass { mode, layer, attention, hidden, sequences: group.clone() };
         let rows = attention.offsets[group.start] * hidden..attention.offsets[group.end] * hidden;
         match only_firsts {
@@ -149,7 +133,8 @@ impl Pass<'_> {
             x.multiply(self.mode, linear, Combined::Alone, y);
         }
         self.attend(&offsets, [query, key, value], &offsets, context);
-        for rows in row_tiles(states.len() / self.hidden, rows_at_once(self.mode), 1) {
+        let rows_of_layer = self.mode.level.rows_of_layer(self.mode.precision);
+        for rows in row_tiles(states.len() / self.hidden, rows_of_layer, 1) {
             let rows = rows.start * self.hidden..rows.end * self.hidden;
             self.after_attention(call, rows.clone(), &mut states[rows]);
         }
@@ -253,7 +238,7 @@ impl Pass<'_> {
 #[cfg(test)]
 mod tests {
     use super::super::reference::{levels, Random};
-    use super::super::{attention, layer_norm, linear, Activation, PackedWeight, Team, Weight};
+    use super::super::{attention, layer_norm, linear, Activation, PackedWeight, Precision, Team, Weight};
     use super::*;
 
     #[test]

@@ -193,12 +193,19 @@ struct Arithmetic {
     layout: PackedLayout,
     /// Whether there are instructions for it.
     is_native: bool,
+    /// [`Factors::ROWS_OF_LAYER`].
+    rows_of_layer: usize,
     is_supported: fn() -> bool,
 }
 
 impl Arithmetic {
     fn of<F: Factors>() -> Arithmetic {
-        Arithmetic { layout: PackedLayout::of::<F>(), is_native: F::IS_NATIVE, is_supported: F::is_supported }
+        Arithmetic {
+            layout: PackedLayout::of::<F>(),
+            is_native: F::IS_NATIVE,
+            rows_of_layer: F::ROWS_OF_LAYER,
+            is_supported: F::is_supported,
+        }
     }
 }
 
@@ -216,6 +223,16 @@ impl Level {
 
     fn best_of(levels: &[Level]) -> Level {
         levels.iter().rev().copied().find(|level| level.is_supported()).unwrap_or(Level::Portable)
+    }
+
+    /// Tokens per batch that suit the level: as many as go through a layer together in any precision.
+    pub fn batch_tokens(self) -> usize {
+        Precision::ALL.map(|precision| self.rows_of_layer(precision)).into_iter().fold(0, usize::max)
+    }
+
+    /// Rows that go through a layer together.
+    fn rows_of_layer(self, precision: Precision) -> usize {
+        self.arithmetic(precision).rows_of_layer
     }
 
     /// Whether this processor supports the level.

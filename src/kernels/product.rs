@@ -22,7 +22,13 @@ pub(super) const K_BLOCK: usize = 192;
 /// square; PyTorch in float32 1.7e-5); on BERT-base by 5.5e-6. The cost is 1 to 2 % of the cycles in float32.
 pub(super) const SHORT_CHAIN: usize = 64;
 /// Distance between the rows of a packed block of A, in floats: an odd number of cache lines.
-pub(super) const ROW_STRIDE: usize = K_BLOCK + 16;
+pub(super) const ROW_STRIDE: usize = row_stride(K_BLOCK);
+
+/// [`ROW_STRIDE`] for blocks of another length.
+pub(super) const fn row_stride(k_block: usize) -> usize {
+    k_block + 16
+}
+
 /// Maximum size of one block of a panel in floats, including a transposed register block that extends past its end.
 pub(super) const PANEL_BLOCK: usize = (K_BLOCK + MAX_LANES) * 2 * MAX_LANES;
 /// The largest number of rows in any level's tile.
