@@ -270,7 +270,7 @@ impl<F: TileFactors> Factors for Tiles<F> {
             }
             for (a_part, b_part) in parts {
                 Self::step(a.add(a_part + step * TILE), b.add(b_part + step * 2 * TILE * TILE), is_tall);
-                meanwhile.share::<F>(left);
+                meanwhile.share::<Self>(left);
                 left -= 1;
             }
         }

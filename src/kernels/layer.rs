@@ -200,7 +200,7 @@ impl Pass<'_> {
     /// The rest of the layer, for the rows whose context is at `rows` and whose states are `states`.
     fn after_attention(&self, call: &mut Scratch, rows: Range<usize>, states: &mut [f32]) {
         let Pass { mode, layer, hidden, .. } = *self;
-        let Scratch { left, normed, context, attended, intermediate, gated, .. } = call;
+        let Scratch { left, next, normed, context, attended, intermediate, gated, .. } = call;
         let attended = attended.floats(states.len());
         let x = Operand::pack(mode, hidden, &context.floats(rows.end)[rows], left);
         let fed = match layer.norms {
@@ -215,16 +215,14 @@ impl Pass<'_> {
                 Operand::normalize(mode, feed_forward, normed, None, left)
             }
         };
-        let width = states.len() / hidden * layer.intermediate.bias.len();
-        let mut activated = intermediate.floats(width);
-        fed.multiply(mode, layer.intermediate, Combined::Alone, activated);
-        if let Some(gate) = layer.gate {
-            let gated = gated.floats(width);
-            fed.multiply(mode, gate, Combined::Times(activated), gated);
-            activated = gated;
-        }
-
-        let x = Operand::pack(mode, layer.intermediate.bias.len(), activated, left);
+        let x = match layer.gate {
+            None => fed.multiply_and_pack(mode, layer.intermediate, Combined::Alone, intermediate, next),
+            Some(gate) => {
+                let activated = intermediate.floats(states.len() / hidden * gate.bias.len());
+                fed.multiply(mode, layer.intermediate, Combined::Alone, activated);
+                fed.multiply_and_pack(mode, gate, Combined::Times(activated), gated, next)
+            }
+        };
         match layer.norms {
             Norms::After { feed_forward, .. } => {
                 x.multiply(mode, layer.output, Combined::Alone, states);

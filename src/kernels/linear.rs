@@ -11,7 +11,7 @@
 //!         for each of the pass's panels                       a block of one panel is 24 KiB: streams to the first level
 //!           prefetch a share of the panels' next blocks
 //!           sums of the tile += tile of x · block of panel    28 registers of sums
-//!           after the last block of K: finish the tile        scale, bias, activation, other operand, store
+//!           after the last block of K: finish the tile        scale, bias, activation, other operand; store or pack
 //! ```
 //!
 //! With AMX a tile is 32 rows, a block 96 lanes, and a pass two panels. It is the panels that stay in the first-level
@@ -30,7 +30,7 @@ use super::factors::{Factors, Precision};
 use super::operand::{Mode, Operand};
 use super::product::{row_tiles, Meanwhile, Tile, PANEL_BLOCK};
 use super::quantization::Grid;
-use super::scratch::Loan;
+use super::scratch::{Buffer, Left, Loan};
 use super::simd::Simd;
 use super::weight::{pack_block, PackedLayout, PackedWeight, Weight};
 use super::{Activation, Kernel, Level, Parallelism, ProductKernel};
@@ -132,29 +132,66 @@ impl Operand<'_> {
     /// # Panics
     /// If the lengths disagree, or the layer is for another level or precision.
     pub(super) fn multiply(&self, mode: Mode, layer: Linear, combined: Combined, y: &mut [f32]) {
+        assert_eq!(y.len(), self.rows * layer.bias.len(), "the result of a linear layer is (rows, out)");
+        self.multiply_to(mode, layer, combined, Destination::Rows(y.as_mut_ptr()));
+    }
+
+    /// Applies `layer` to these rows and packs the result for the layer that follows. It is packed tile by tile, unless
+    /// that needs whole rows, which are then written to `y`.
+    ///
+    /// # Panics
+    /// As for [`Operand::multiply`].
+    pub(super) fn multiply_and_pack<'a>(
+        &self,
+        mode: Mode,
+        layer: Linear,
+        combined: Combined,
+        y: &'a mut Buffer,
+        left: &'a mut Left,
+    ) -> Operand<'a> {
+        let out = layer.bias.len();
+        if Operand::needs_whole_rows(mode) {
+            let y = y.floats(self.rows * out);
+            self.multiply(mode, layer, combined, y);
+            return Operand::pack(mode, out, y, left);
+        }
+        let packed = Operand::reserve(mode, out, core::ptr::null(), self.rows * out, left);
+        self.multiply_to(mode, layer, combined, Destination::Packed(&packed));
+        packed
+    }
+
+    fn multiply_to(&self, mode: Mode, layer: Linear, combined: Combined, to: Destination) {
         let Mode { level, parallelism, precision } = mode;
         let out = layer.bias.len();
         assert_eq!((layer.in_dim(level), layer.precision), (self.k, precision), "rows and layer fit together");
-        assert_eq!(y.len(), self.rows * out, "the result of a linear layer is (rows, out)");
-        assert!(combined.len().is_none_or(|len| len == y.len()), "the other operand has the shape of the result");
-        if self.rows == 0 || out == 0 {
+        let len = self.rows * out;
+        assert!(combined.len().is_none_or(|other| other == len), "the other operand has the shape of the result");
+        if len == 0 {
             return;
         }
-        let y = y.as_mut_ptr();
         match (layer.weight, PackedWeight::is_of_use(level, precision)) {
             (Weight::Stored(weight), true) if precision == Precision::Int8 => {
                 // An output's grid depends on all of its weights.
                 let packed = PackedWeight::new(level, precision, out, weight);
                 let layer = Linear { weight: Weight::Packed(&packed), ..layer };
-                Product { x: self, layer, combined, y }.run(level, parallelism)
+                Product { x: self, layer, combined, to }.run(level, parallelism)
             }
             (Weight::Stored(weight), false) => {
-                Product { x: self, layer, combined, y }.run_unpacked(weight, parallelism)
+                Product { x: self, layer, combined, to }.run_unpacked(weight, parallelism)
             }
             (Weight::Packed(_), false) => unreachable!("the gemm crate packs weights itself"),
-            (_, true) => Product { x: self, layer, combined, y }.run(level, parallelism),
+            (_, true) => Product { x: self, layer, combined, to }.run(level, parallelism),
         }
     }
+}
+
+/// Where a result goes. Its memory has room for the whole result, and outlives the product.
+#[derive(Clone, Copy)]
+enum Destination<'a> {
+    /// (rows, out)
+    Rows(*mut f32),
+    /// The left factor of the next layer.
+    Packed(&'a Operand<'a>),
 }
 
 /// The operands of one call. Their shapes agree, and the processor supports the level that they are packed for.
@@ -164,11 +201,10 @@ struct Product<'a> {
     layer: Linear<'a>,
     /// (rows, out)
     combined: Combined<'a>,
-    /// (rows, out)
-    y: *mut f32,
+    to: Destination<'a>,
 }
 
-// SAFETY: tasks write disjoint parts of `y`.
+// SAFETY: tasks write disjoint parts of the destination.
 unsafe impl Sync for Product<'_> {}
 
 impl Product<'_> {
@@ -187,7 +223,7 @@ impl Product<'_> {
     /// Uses the gemm crate, which supports vector registers that have no level here.
     fn run_unpacked(&self, weight: &[f32], parallelism: Parallelism) {
         let Operand { rows, k, numbers: x, .. } = *self.x;
-        let (out, y) = (self.layer.bias.len(), self.y);
+        let (out, y) = (self.layer.bias.len(), self.rows());
         let threads = match parallelism {
             Parallelism::Single => gemm::Parallelism::None,
             Parallelism::Pool | Parallelism::Team(_) => gemm::Parallelism::Rayon(0),
@@ -207,22 +243,29 @@ impl Product<'_> {
         });
     }
 
-    /// Writes the final sums of `n` columns of a row to the result.
+    /// The result, (rows, out).
+    fn rows(&self) -> *mut f32 {
+        match self.to {
+            Destination::Rows(y) => y,
+            Destination::Packed(_) => unreachable!("rows are packed only if the weights are"),
+        }
+    }
+
+    /// The result, from the final sums of `n` columns of a row.
     ///
     /// # Safety
     /// The processor has the features of `S`; row and columns lie inside the result.
     #[inline(always)]
-    unsafe fn finish<S: Simd>(&self, row: usize, column: usize, n: usize, sums: S::V, bias: S::V) {
+    unsafe fn result<S: Simd>(&self, row: usize, column: usize, n: usize, sums: S::V, bias: S::V) -> S::V {
         let place = row * self.layer.bias.len() + column;
         // SAFETY: the caller's contract.
         unsafe {
-            let mut v = self.layer.activation.apply::<S>(self.layer.precision, S::add(sums, bias));
+            let v = self.layer.activation.apply::<S>(self.layer.precision, S::add(sums, bias));
             match self.combined {
-                Combined::Alone => {}
-                Combined::Plus(residual) => v = S::add(v, S::load_first(residual.as_ptr().add(place), n)),
-                Combined::Times(factor) => v = S::mul(v, S::load_first(factor.as_ptr().add(place), n)),
+                Combined::Alone => v,
+                Combined::Plus(residual) => S::add(v, S::load_first(residual.as_ptr().add(place), n)),
+                Combined::Times(factor) => S::mul(v, S::load_first(factor.as_ptr().add(place), n)),
             }
-            S::store_first(self.y.add(place), v, n);
         }
     }
 }
@@ -241,9 +284,9 @@ impl Kernel for Finish<'_> {
             let n = (bias.len() - column).min(S::LANES);
             // SAFETY: the caller's contract.
             unsafe {
-                let sums = S::load_first(self.product.y.add(self.row * bias.len() + column), n);
+                let y = self.product.rows().add(self.row * bias.len() + column);
                 let bias = S::load_first(bias.as_ptr().add(column), n);
-                self.product.finish::<S>(self.row, column, n, sums, bias);
+                S::store_first(y, self.product.result::<S>(self.row, column, n, S::load_first(y, n), bias), n);
             }
         }
     }
@@ -345,15 +388,21 @@ impl Panels<'_> {
         (to, PANEL_BLOCK)
     }
 
-    /// Writes a tile's final sums, `sums`, of the panel that starts at column `first` to the result.
+    /// Writes the results of a tile whose final sums are `sums`, of the panel that starts at column `first`. The sums
+    /// are lost.
     ///
     /// # Safety
     /// As for [`Panels`] as a kernel; the sums of these rows are `stride` apart.
     #[inline(always)]
-    unsafe fn finish<F: Factors>(&self, rows: Range<usize>, first: usize, sums: *const f32, stride: usize) {
+    unsafe fn finish<F: Factors>(&self, rows: Range<usize>, first: usize, sums: *mut f32, stride: usize) {
         let layer = &self.product.layer;
-        for column in (first..self.columns.end.min(first + 2 * F::S::LANES)).step_by(F::S::LANES) {
-            let n = (self.columns.end - column).min(F::S::LANES);
+        let end = self.columns.end.min(first + 2 * F::S::LANES);
+        let (y, y_stride) = match self.product.to {
+            Destination::Rows(y) => (y.wrapping_add(rows.start * layer.bias.len() + first), layer.bias.len()),
+            Destination::Packed(_) => (sums, stride),
+        };
+        for column in (first..end).step_by(F::S::LANES) {
+            let n = (end - column).min(F::S::LANES);
             // SAFETY: the rows and columns lie inside the result and the sums, the columns inside bias and grids.
             unsafe {
                 let zeros = F::S::splat(0.0);
@@ -373,9 +422,14 @@ impl Panels<'_> {
                         let places = F::without_zero(sum, zero, column_sums);
                         sum = F::S::mul(F::S::mul(places, steps), F::S::splat(step));
                     }
-                    self.product.finish::<F::S>(row, column, n, sum, bias);
+                    let result = self.product.result::<F::S>(row, column, n, sum, bias);
+                    F::S::store_first(y.add(i * y_stride + column - first), result, n);
                 }
             }
+        }
+        if let Destination::Packed(operand) = self.product.to {
+            // SAFETY: the operand has room for the result, and the sums are results now.
+            unsafe { operand.put::<F>(rows, first..end, sums, stride) }
         }
     }
 
@@ -409,7 +463,7 @@ struct Finished<'a> {
     rows: Range<usize>,
     /// The first column.
     first: usize,
-    sums: *const f32,
+    sums: *mut f32,
     /// Distance between rows of the sums.
     stride: usize,
 }

@@ -67,7 +67,13 @@ impl<'a> Operand<'a> {
         operand
     }
 
-    fn reserve(mode: Mode, k: usize, numbers: *const f32, n: usize, left: &'a mut Left) -> Operand<'a> {
+    /// Whether rows are packed only once they are complete: a row's grid depends on all of its numbers.
+    pub(super) fn needs_whole_rows(mode: Mode) -> bool {
+        !is_packed(mode) || mode.precision == Precision::Int8
+    }
+
+    /// Reserves room for `n` numbers, rows of `k`. `numbers` are only read if rows are not packed.
+    pub(super) fn reserve(mode: Mode, k: usize, numbers: *const f32, n: usize, left: &'a mut Left) -> Operand<'a> {
         assert!(mode.level.is_supported(), "the processor does not support {}", mode.level);
         let rows = n / k.max(1);
         assert_eq!(n, rows * k, "the operand of a linear layer is (rows, in)");
@@ -89,6 +95,35 @@ impl<'a> Operand<'a> {
             // and each task reads and writes rows of its own.
             unsafe { mode.level.run_product(mode.precision, rows) }
         });
+    }
+
+    /// Packs columns `columns` of rows `rows`, which start at `from`, `stride` apart.
+    ///
+    /// # Safety
+    /// The processor has the features of `F`, for which the operand was reserved; the columns start at a panel's and end
+    /// at its or the row's end; no other thread uses them.
+    #[inline(always)]
+    pub(super) unsafe fn put<F: Factors>(
+        &self,
+        rows: Range<usize>,
+        columns: Range<usize>,
+        from: *const f32,
+        stride: usize,
+    ) {
+        let layout = PackedLayout::of::<F>();
+        for (i, block) in layout.blocks(self.k).enumerate() {
+            let numbers = layout.numbers(&block, self.k);
+            let (start, end) = (numbers.start.max(columns.start), numbers.end.min(columns.end));
+            if start < end {
+                // SAFETY: the caller's contract. A block starts at a multiple of every register's lanes, so these columns
+                // fill whole registers, but for the last of a row.
+                unsafe {
+                    let to = self.row(i, rows.start).add((start - numbers.start) / F::DEPTH);
+                    let from = from.add(start - columns.start);
+                    pack_rows::<F>(rows.len(), end - start, from, stride, |_| Grid::NONE, to);
+                }
+            }
+        }
     }
 
     /// Where row `row` of block number `i` starts.

@@ -46,6 +46,8 @@ pub(super) struct Left {
 pub(super) struct Scratch {
     /// A linear layer's left factor.
     pub(super) left: Left,
+    /// The one that its results become.
+    pub(super) next: Left,
     /// Blocks of attention's left factor.
     pub(super) rows: Buffer,
     /// Blocks of some panels of a right factor.
