@@ -232,9 +232,14 @@ impl<'a> Transport<'a> {
         let proxy = self.proxies.proxy(is_https(url)).ok().flatten().filter(|proxy| !proxy.is_no_proxy(url));
         let peer = if proxy.is_some() { PROXY } else { host };
         let detail = printable(error.to_string().trim_start_matches("io: "));
+        // Errors of the system's resolver are worded by the standard library, except on Windows, where they have numbers:
+        // WSAHOST_NOT_FOUND to WSANO_DATA.
+        let is_of_resolver = match &error {
+            Io(error) if cfg!(windows) => matches!(error.raw_os_error(), Some(11001..=11004)),
+            _ => detail.starts_with("failed to lookup"),
+        };
         let (reason, transient) = match error {
-            // Errors of the system's resolver are worded by the standard library.
-            _ if detail.starts_with("failed to lookup") => (format!("{peer} was not found ({detail})"), true),
+            _ if is_of_resolver => (format!("{peer} was not found ({detail})"), true),
             HostNotFound => (format!("{peer} was not found"), true),
             Timeout(_) => (format!("{peer} did not answer in time"), true),
             _ if detail.contains("certificate") => (
