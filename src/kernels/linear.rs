@@ -744,6 +744,42 @@ mod tests {
         }
     }
 
+    /// The columns of a tile may belong to two blocks of the next product, and the last be fewer than a register's.
+    #[test]
+    fn tiles_are_packed_as_whole_rows_are() {
+        let mut random = Random::new(6);
+        let shapes = [(1, 7, 5), (3, 64, 427), (47, 33, 1040)].into_iter();
+        let shapes: Vec<_> =
+            shapes.chain((0..4).map(|_| (random.size(1, 40), random.size(1, 300), random.size(1, 900)))).collect();
+        for (rows, k, out) in shapes {
+            let (x, other) = (random.floats(rows * k, 1.0), random.floats(rows * out, 1.0));
+            let (weight, bias) = (random.floats(out * k, 1.0), random.floats(out, 1.0));
+            let (next_weight, next_bias) = (random.floats(19 * out, 1.0), random.floats(19, 1.0));
+            for (level, precision) in levels().flat_map(|level| Precision::ALL.map(|precision| (level, precision))) {
+                let mode = Mode { level, parallelism: Parallelism::Single, precision };
+                let layer =
+                    |weight, bias, activation| Linear { weight: Weight::Stored(weight), bias, activation, precision };
+                let first = layer(&weight, &bias, Activation::Gelu);
+                let next = |x: Operand| {
+                    let mut y = vec![0.0; rows * 19];
+                    x.multiply(mode, layer(&next_weight, &next_bias, Activation::Identity), Combined::Alone, &mut y);
+                    y
+                };
+                for combined in [Combined::Alone, Combined::Times(&other)] {
+                    let [mut left, mut of_rows, mut of_tiles] = [(); 3].map(|()| Left::default());
+                    // Lanes that are left as they were would show.
+                    of_tiles.lanes.floats(2 * rows.next_multiple_of(32) * (out + 1000)).fill(f32::NAN);
+                    let x = Operand::pack(mode, k, &x, &mut left);
+                    let (mut y, mut buffer) = (vec![0.0; rows * out], Buffer::default());
+                    x.multiply(mode, first, combined, &mut y);
+                    let expected = next(Operand::pack(mode, out, &y, &mut of_rows));
+                    let packed = x.multiply_and_pack(mode, first, combined, &mut buffer, &mut of_tiles);
+                    assert_eq!(next(packed), expected, "{level}, {precision}, {rows} rows, {k} to {out}");
+                }
+            }
+        }
+    }
+
     #[test]
     fn nothing_gives_nothing() {
         for level in levels() {
