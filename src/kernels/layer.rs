@@ -235,8 +235,8 @@ impl Pass<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::reference::{levels, Random};
-    use super::super::{attention, layer_norm, linear, Activation, PackedWeight, Precision, Team, Weight};
+    use super::super::reference::{levels_and_precisions, Random};
+    use super::super::{attention, layer_norm, linear, Activation, PackedWeight, Team, Weight};
     use super::*;
 
     #[test]
@@ -317,7 +317,7 @@ mod tests {
         // More tokens than go through a layer at once, in groups and in long sequences.
         let offsets = [0, 30, 31, 90, 130, 540, 545, 1645, 1650];
         let states = random.floats(1650 * HIDDEN, 1.0);
-        for (level, precision) in levels().flat_map(|level| Precision::ALL.map(|precision| (level, precision))) {
+        for (level, precision) in levels_and_precisions() {
             if !PackedWeight::is_of_use(level, precision) {
                 // The gemm crate sums in several ways, depending on the number of rows.
                 continue;

@@ -550,7 +550,7 @@ impl Ahead {
 #[cfg(test)]
 mod tests {
     use super::super::factors::round_to_bf16;
-    use super::super::reference::{self, assert_close, levels, Random};
+    use super::super::reference::{self, assert_close, levels, levels_and_precisions, Random};
     use super::*;
 
     /// Sums of float32 products in blocks: off by a few roundings of 6e-8 of the terms' magnitude.
@@ -621,7 +621,7 @@ mod tests {
         let (rows, k, out) = (37, 70, 45);
         let (x, weight, bias) = (random.floats(rows * k, 1.0), random.floats(out * k, 1.0), random.floats(out, 1.0));
         let factor = random.floats(rows * out, 1.0);
-        for (level, precision) in levels().flat_map(|level| Precision::ALL.map(|precision| (level, precision))) {
+        for (level, precision) in levels_and_precisions() {
             let weight = Weight::Stored(&weight);
             let layer = Linear { weight, bias: &bias, activation: Activation::Gelu, precision };
             let alone = linear(level, Parallelism::Single, layer, &x, Combined::Alone);
@@ -704,7 +704,7 @@ mod tests {
         let (k, out) = (50, 37);
         let (weight, bias) = (random.floats(out * k, 1.0), random.floats(out, 1.0));
         let mut x = random.floats(17 * k, 1.0);
-        for (level, precision) in levels().flat_map(|level| Precision::ALL.map(|precision| (level, precision))) {
+        for (level, precision) in levels_and_precisions() {
             let layer =
                 Linear { weight: Weight::Stored(&weight), bias: &bias, activation: Activation::Gelu, precision };
             let clean = linear(level, Parallelism::Single, layer, &x, Combined::Alone);
@@ -729,7 +729,7 @@ mod tests {
         let mut random = Random::new(5);
         let (rows, k, out) = (61, 401, 70);
         let (x, weight, bias) = (random.floats(rows * k, 1.0), random.floats(out * k, 1.0), random.floats(out, 1.0));
-        for (level, precision) in levels().flat_map(|level| Precision::ALL.map(|precision| (level, precision))) {
+        for (level, precision) in levels_and_precisions() {
             if (level, precision) == (Level::Portable, Precision::F32) {
                 // The gemm crate sums in several ways, depending on the number of rows.
                 continue;
@@ -755,7 +755,7 @@ mod tests {
             let (x, other) = (random.floats(rows * k, 1.0), random.floats(rows * out, 1.0));
             let (weight, bias) = (random.floats(out * k, 1.0), random.floats(out, 1.0));
             let (next_weight, next_bias) = (random.floats(19 * out, 1.0), random.floats(19, 1.0));
-            for (level, precision) in levels().flat_map(|level| Precision::ALL.map(|precision| (level, precision))) {
+            for (level, precision) in levels_and_precisions() {
                 let mode = Mode { level, parallelism: Parallelism::Single, precision };
                 let layer =
                     |weight, bias, activation| Linear { weight: Weight::Stored(weight), bias, activation, precision };

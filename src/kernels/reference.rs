@@ -1,6 +1,6 @@
 //! The reference that every kernel is tested against: textbook formulas in float64, and random operands.
 
-use super::{Attention, LayerNorm, Level, Positions};
+use super::{Attention, LayerNorm, Level, Positions, Precision};
 
 /// Random operands, the same in every run.
 pub(super) struct Random(fastrand::Rng);
@@ -24,6 +24,11 @@ impl Random {
 /// The levels that this processor supports.
 pub(super) fn levels() -> impl Iterator<Item = Level> {
     Level::ALL.into_iter().filter(|level| level.is_supported())
+}
+
+/// Every precision on each of these levels.
+pub(super) fn levels_and_precisions() -> impl Iterator<Item = (Level, Precision)> {
+    levels().flat_map(|level| Precision::ALL.map(|precision| (level, precision)))
 }
 
 /// erf by its Taylor series below 3 and the continued fraction of erfc above, accurate to about 1e-15.

@@ -267,7 +267,7 @@ fn an_endpoint_that_redirects_to_the_hub_keeps_private_models_readable() {
 }
 
 /// A library that, when preloaded, makes a function of the C library fail with this error number: it simulates a file
-/// system that lacks a feature. A static program, which musl's is, preloads nothing.
+/// system that lacks a feature. Programs for musl are static, so they preload nothing.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 fn failing(folder: &Path, function: &str, parameters: &str, errno: i32) -> PathBuf {
     let (source, library) = (folder.join(format!("{function}.rs")), folder.join(format!("{function}.so")));
