@@ -45,7 +45,8 @@ pub(super) fn parse(json: &[u8]) -> Result<Tokenizer> {
     if let Some(normalizer) = &outline.normalizer {
         check_charsmaps(normalizer)?;
     }
-    let parsed = quietly(|| Tokenizer::from_bytes(text)).context("it is damaged")?;
+    // Compiled in the tokenizers crate; `Tokenizer::from_bytes` is generic, so it would be compiled again in this one.
+    let parsed = quietly(|| text.parse::<Tokenizer>()).context("it is damaged")?;
     let mut tokenizer = parsed.map_err(|e| anyhow!("this version cannot read it: {e}"))?;
     // These are from training or serving; this program sets its own limits.
     tokenizer.with_padding(None);
