@@ -827,10 +827,14 @@ fn a_lock_that_was_deleted_keeps_nobody_waiting_and_harms_nobody() {
 
     // Both sides download at once, because the folder of locks was cleared in between.
     let again = Setup { home: tempfile::tempdir().unwrap(), ..setup };
-    again.server.storage_fault(1, Fault::Slow(30_000, Duration::from_millis(50)));
+    again.server.forget_requests();
+    again.server.storage_fault(1, Fault::Slow(30_000, Duration::from_millis(200)));
     std::thread::scope(|scope| {
         let first = scope.spawn(|| again.get(ID, None).unwrap());
-        std::thread::sleep(Duration::from_millis(250));
+        while gets(&again.server.requests(), true) == 0 {
+            assert!(!first.is_finished());
+            std::thread::sleep(Duration::from_millis(10));
+        }
         fs::remove_dir_all(again.home.path().join("hub/.locks")).unwrap();
         again.assert_whole(&again.get(ID, None).unwrap());
         assert!(!first.is_finished());
